@@ -1,0 +1,99 @@
+"""Which records are events: the right key, the right partition, not from the future, and not seen before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.events import Events, Rejected
+from models.hashing import hash64, partitions_of
+from models.rows import IDS
+
+if TYPE_CHECKING:
+    from models.rules import Rules
+    from models.state import Batch, State
+
+
+def check(
+    state: State, batch: Batch, events: Events, refused: dict[int, Rejected], rules: Rules
+) -> tuple[Events, NDArray[np.int64]]:
+    """Refuse what does not fit its key, its partition or its time; the other events and their wallets."""
+    places = events.at.tolist()
+    keys = [batch.records[place].key for place in places]
+    wallet = batch.wallet_of[events.at]
+    stamps = np.fromiter((batch.records[place].timestamp for place in places), np.int64, len(places))
+    early = events.occurred_at_ms > stamps + rules.future_ms
+    lost = elsewhere(state, wallet, rules)
+    mine = [wallet_id.encode() for wallet_id in events.wallet_ids]
+    wrong = early | lost
+    if mine != keys:
+        wrong |= np.fromiter((key != name for key, name in zip(keys, mine, strict=True)), np.bool_, len(keys))
+    for event in np.flatnonzero(wrong).tolist():
+        refused[places[event]] = why_refused(keys[event], mine[event], misplaced=bool(lost[event]))
+    if not wrong.any():
+        return events, wallet
+    kept = np.flatnonzero(~wrong)
+    return events.pick(kept), wallet[kept]
+
+
+def why_refused(key: bytes | None, wallet_id: bytes, *, misplaced: bool) -> Rejected:
+    """The first reason that fits, in the contract's order."""
+    if key is None:
+        return Rejected("key_missing", "the record key must be the wallet_id")
+    if key != wallet_id:
+        return Rejected("key_mismatch", "the record key is not the wallet_id")
+    if misplaced:
+        return Rejected("wrong_partition", "set partitioner=murmur2_random in librdkafka")
+    return Rejected("from_the_future", "occurred_at is later than the record's timestamp")
+
+
+def elsewhere(state: State, wallet: NDArray[np.int64], rules: Rules) -> NDArray[np.bool_]:
+    """Events (n,) of wallets never seen whose key belongs to another partition."""
+    new = state.wallets.rows["version"] == 0
+    if rules.partitioner == "off" or not new.any():
+        return np.zeros(len(wallet), np.bool_)
+    places = np.flatnonzero(new)
+    keys = [state.wallets.keys[place] for place in places.tolist()]
+    misplaced = np.zeros(len(new) + 1, np.bool_)  # one more: events without a key look there
+    misplaced[places] = partitions_of(keys, state.partitions, rules.partitioner) != state.partition
+    return misplaced[wallet]
+
+
+def without_repeats(state: State, events: Events, wallet: NDArray[np.int64]) -> tuple[Events, NDArray[np.int64], int]:
+    """Drop events whose id is among the wallet's 32 newest accepted; the others, and how many were dropped.
+
+    Suspects are found by vector; only wallets with a suspect are walked in turn.
+    """
+    if not len(events):
+        return events, wallet, 0
+    ids = hash64([event_id.encode() for event_id in events.event_ids])
+    rows = state.wallets.rows
+    mixed = ids ^ (wallet.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    ordered = np.sort(mixed)
+    twice = ordered[1:][ordered[1:] == ordered[:-1]]
+    suspect = (rows["ring"][wallet] == ids[:, None]).any(axis=1)
+    if len(twice):
+        suspect |= np.isin(mixed, twice)
+    repeated: list[int] = []
+    for owner in np.unique(wallet[suspect]).tolist():
+        repeated += repeats_of(rows[owner], ids, np.flatnonzero(wallet == owner).tolist())
+    if not repeated:
+        return events, wallet, 0
+    kept = np.setdiff1d(np.arange(len(events)), repeated)
+    return events.pick(kept), wallet[kept], len(repeated)
+
+
+def repeats_of(row: np.void, ids: NDArray[np.uint64], places: list[int]) -> list[int]:
+    """The events, of those of one wallet in order, that repeat an id it remembers."""
+    ring, accepted = row["ring"].tolist(), int(row["ids"])
+    repeated = []
+    for place in places:
+        event_id = int(ids[place])
+        if event_id in ring:
+            repeated.append(place)
+        else:
+            ring[accepted % IDS] = event_id
+            accepted += 1
+    return repeated

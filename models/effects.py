@@ -1,0 +1,51 @@
+"""The closed list of what a step may ask for. Nothing here has happened yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from models.counters import CellDeltas
+    from models.state import RecordLike
+
+
+@dataclass(frozen=True, slots=True)
+class Announcement:
+    """One segment change, ready for Kafka: a CloudEvent in binary mode."""
+
+    key: bytes
+    value: bytes
+    headers: tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Quarantined:
+    """A record that is no event, with the reason; it goes on as it came, byte for byte."""
+
+    lane: int
+    record: RecordLike
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Effects:
+    """What one batch asks for, to be committed as a whole.
+
+    `rows`: structured (k,) of `ROW`, the wallets in `keys` to be saved. `journals`: wallet -> packed journal.
+    `codes`: new campaigns, field -> number. `cells`: what is added to the ROI counters.
+    `learning`: float32 (m, 16), feature rows for the overview.
+    """
+
+    keys: list[bytes]
+    rows: NDArray[np.void]
+    journals: dict[bytes, bytes]
+    codes: dict[bytes, int]
+    cells: CellDeltas
+    changes: list[Announcement]
+    rejected: list[Quarantined]
+    learning: NDArray[np.float32]

@@ -1,0 +1,447 @@
+"""The wire contract: bytes in, columns of events out, and a reason for everything that is no event.
+
+Two tiers. What pydantic's Rust parser accepts is accepted; `judge` decides the rest, slowly and with exact
+decimals, and names the reason. Where both could speak they must agree: a test holds them against each other.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from decimal import ROUND_HALF_EVEN, Decimal
+from itertools import compress
+from operator import itemgetter
+from typing import Annotated, Any, Literal, NotRequired, TypeAlias, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field, Strict, StringConstraints, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
+
+from models.countries import Country
+from models.rules import LARGEST_VALUE
+from models.state import TRANSACTIONS, RecordLike
+
+DEEPEST = 32
+MICROS = 1_000_000
+#: Bitcoin's first block: no wallet did anything before, so a smaller integer is a mistake in the unit.
+EARLIEST_MS, LATEST_MS = 1_230_940_800_000, 253_402_300_799_999
+
+# ------------------------------------------------------------------ the contract
+
+Kind: TypeAlias = Literal[
+    "trade", "swap", "deposit", "withdrawal", "transfer", "stake", "unstake", "lend", "borrow", "repay",
+    "liquidation", "reward", "claim", "mint", "burn", "fee", "other",
+]  # fmt: skip
+Product: TypeAlias = Literal["spot", "derivatives", "staking", "lending", "wallet", "nft", "other"]
+TouchKind: TypeAlias = Literal["sent", "impression", "open", "click", "visit"]
+Text128: TypeAlias = Annotated[str, Strict(), Field(min_length=1, max_length=128)]
+Text64: TypeAlias = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=64)]
+Upper64: TypeAlias = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=64, to_upper=True)]
+Lower64: TypeAlias = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=64, to_lower=True)]
+RFC_3339 = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$"
+Time: TypeAlias = (
+    Annotated[int, Strict(), Field(ge=EARLIEST_MS, le=LATEST_MS)] | Annotated[str, Strict(), Field(pattern=RFC_3339)]
+)
+NotNegative: TypeAlias = Annotated[float, Field(allow_inf_nan=False, ge=0)]
+Volume: TypeAlias = Annotated[float, Field(allow_inf_nan=False, ge=0, lt=1e12)]
+Fee: TypeAlias = Annotated[float, Field(allow_inf_nan=False, gt=-1e9, lt=1e9)]
+Cost: TypeAlias = Annotated[float, Field(allow_inf_nan=False, ge=0, lt=1e9)]
+Leverage: TypeAlias = Annotated[float, Strict(), Field(allow_inf_nan=False, ge=1, le=1000)]
+
+
+@with_config(ConfigDict(title="wallet.transactions"))
+class Transaction(TypedDict):
+    """One wallet transaction. Amounts are decimals, as string or JSON number."""
+
+    event_id: Text128
+    wallet_id: Text128
+    occurred_at: Time
+    kind: Kind
+    product: Product
+    asset: Upper64
+    quantity: NotRequired[Annotated[NotNegative | None, Field(default=None)]]
+    usd_value: NotRequired[Annotated[Volume | None, Field(default=None)]]
+    fee_usd: NotRequired[Annotated[Fee | None, Field(default=None)]]
+    side: NotRequired[Annotated[Literal["buy", "sell"] | None, Field(default=None)]]
+    leverage: NotRequired[Annotated[Leverage | None, Field(default=None)]]
+    jurisdiction: NotRequired[Annotated[Country | None, Field(default=None)]]
+    kyc_tier: NotRequired[Annotated[Literal["none", "basic", "full", "institutional"] | None, Field(default=None)]]
+
+
+@with_config(ConfigDict(title="campaign.touches"))
+class Touch(TypedDict):
+    """One contact of a campaign with a wallet. The amount is a decimal, as string or JSON number."""
+
+    event_id: Text128
+    wallet_id: Text128
+    occurred_at: Time
+    campaign_id: Text128
+    channel: Lower64
+    touch: NotRequired[Annotated[TouchKind | None, Field(default=None)]]
+    variant: NotRequired[Annotated[Text64 | None, Field(default=None)]]
+    cost_usd: NotRequired[Annotated[Cost | None, Field(default=None)]]
+    goal: NotRequired[Annotated[Literal["acquisition", "retention"] | None, Field(default=None)]]
+
+
+#: In the order of the lanes: transactions, touches.
+ADAPTERS: tuple[TypeAdapter[Any], ...] = (TypeAdapter(Transaction), TypeAdapter(Touch))
+FAST = tuple(adapter.validator.validate_json for adapter in ADAPTERS)
+CHECKED = tuple(adapter.validator.validate_python for adapter in ADAPTERS)
+MONEY = (("quantity", "usd_value", "fee_usd"), ("cost_usd",))
+COLUMNS = (
+    itemgetter("event_id", "wallet_id", "occurred_at", "usd_value", "fee_usd", "asset", "product", "side", "leverage",
+               "jurisdiction"),
+    itemgetter("event_id", "wallet_id", "occurred_at", "cost_usd", "touch", "campaign_id", "channel"),
+)  # fmt: skip
+PRODUCTS: dict[str, int] = {name: number for number, name in enumerate(get_args(Product))}
+
+
+def json_schema() -> dict[str, Any]:
+    """The input contract as one JSON Schema document, generated from the types above."""
+    transaction, touch = (adapter.json_schema(ref_template="#/$defs/{model}") for adapter in ADAPTERS)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Tidemark input",
+        "$defs": {"wallet.transactions": transaction, "campaign.touches": touch},
+        "oneOf": [{"$ref": "#/$defs/wallet.transactions"}, {"$ref": "#/$defs/campaign.touches"}],
+    }
+
+
+# ------------------------------------------------------------------ one record, slowly and exactly
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """Why a record is no event. `reason`: one of the closed list in the contract."""
+
+    reason: str
+    detail: str = ""
+
+
+class NoNumber:
+    """NaN and the infinities, which JSON does not have but some writers send."""
+
+
+#: pydantic's error -> our reason; whatever is not here is a wrong type.
+REASONS = {"missing": "missing_field", "literal_error": "unknown_value"}
+RANGES = ("greater_than", "less_than", "too_short", "too_long", "greater_than_equal", "less_than_equal")
+ORDER = ("missing_field", "wrong_type", "unknown_value", "out_of_range")
+
+
+def judge(lane: int, value: bytes | None) -> dict[str, Any] | Rejected:
+    """Decide one record's value: the event's fields, plus `exact`, its amounts as Decimal; or why it is none."""
+    if value is None:
+        return Rejected("null_value")
+    if len(value) > LARGEST_VALUE:
+        return Rejected("too_large", f"{len(value)} bytes, at most {LARGEST_VALUE}")
+    try:
+        text = payload(value).decode()
+    except UnicodeDecodeError as problem:
+        return Rejected("not_utf8", f"at byte {problem.start}")
+    try:
+        found = json.loads(text, parse_float=Decimal, parse_constant=lambda _: NoNumber())
+    except RecursionError:
+        return Rejected("too_deep", f"at most {DEEPEST} levels")
+    except ValueError as problem:
+        return Rejected("not_json", str(problem)[:200])
+    if not isinstance(found, dict):
+        return Rejected("not_an_object", type(found).__name__)
+    if depth(found) > DEEPEST:
+        return Rejected("too_deep", f"at most {DEEPEST} levels")
+    return judge_fields(lane, {name: field for name, field in found.items() if field is not None})
+
+
+def judge_fields(lane: int, found: dict[str, Any]) -> dict[str, Any] | Rejected:
+    """Decide the fields of an object, nulls left out."""
+    exact: dict[str, Decimal] = {}
+    problems: list[Rejected] = []
+    for name in MONEY[lane]:
+        amount = decimal(found[name]) if name in found else Decimal(0)
+        if amount is None:
+            problems.append(Rejected("wrong_type", f"{name}: a decimal, as string or number"))
+            found[name] = 0.0
+        elif name in found:
+            exact[name] = amount
+            if out_of_bounds(name, amount):
+                problems.append(Rejected("out_of_range", f"{name}: {str(found[name])[:60]}"))
+            found[name] = 0.0
+    if isinstance(found.get("leverage"), Decimal):
+        found["leverage"] = float(found["leverage"])
+    try:
+        event = CHECKED[lane](found)
+    except ValidationError as refused:
+        return min(problems + classify(refused), key=lambda r: ORDER.index(r.reason))
+    at_ms = to_ms(event["occurred_at"])
+    if at_ms is None:
+        problems.append(Rejected("wrong_type", "occurred_at: not a time of RFC 3339"))
+    elif not EARLIEST_MS <= at_ms <= LATEST_MS:
+        problems.append(Rejected("out_of_range", "occurred_at: before 2009-01-03"))
+    if problems:
+        return min(problems, key=lambda r: ORDER.index(r.reason))
+    return {**event, **{name: float(amount) for name, amount in exact.items()}, "exact": exact}
+
+
+def classify(refused: ValidationError) -> list[Rejected]:
+    """Pydantic's errors as ours. A time is an integer or a text, so only the errors of its own type count."""
+    found = []
+    for error in refused.errors(include_url=False):
+        name, kind, number = str(error["loc"][0]), error["type"], type(error["input"]) is int
+        reason = REASONS.get(kind, "out_of_range" if any(word in kind for word in RANGES) else "wrong_type")
+        if name == "occurred_at" and kind != "missing":
+            if number and reason == "out_of_range":
+                found.append(Rejected(reason, "occurred_at: seconds instead of milliseconds?"))
+            elif not number:
+                found.append(Rejected("wrong_type", "occurred_at: RFC 3339 with offset, or integer epoch milliseconds"))
+        else:
+            found.append(Rejected(reason, f"{name}: {error['msg']}"[:200]))
+    return found
+
+
+def out_of_bounds(name: str, amount: Decimal) -> bool:
+    """Whether an amount is outside the contract's bounds."""
+    if name == "fee_usd":
+        return not -(10**9) < amount < 10**9
+    return amount < 0 or (name == "usd_value" and amount >= 10**12) or (name == "cost_usd" and amount >= 10**9)
+
+
+def decimal(found: Any) -> Decimal | None:
+    """A JSON number or a decimal string, exactly; None for anything else."""
+    if isinstance(found, bool) or not isinstance(found, int | Decimal | str):
+        return None
+    try:
+        amount = Decimal(found)
+    except ArithmeticError:
+        return None
+    return amount if amount.is_finite() else None
+
+
+def depth(found: Any) -> int:
+    """Levels of objects and arrays."""
+    if isinstance(found, dict):
+        return 1 + max(map(depth, found.values()), default=0)
+    if isinstance(found, list):
+        return 1 + max(map(depth, found), default=0)
+    return 0
+
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+MILLISECOND = timedelta(milliseconds=1)
+
+
+def to_ms(when: int | str) -> int | None:
+    """Epoch milliseconds of a validated `occurred_at`; below milliseconds is cut off; None: no such time."""
+    if type(when) is int:
+        return when
+    try:
+        return (datetime.fromisoformat(str(when).upper()) - EPOCH) // MILLISECOND
+    except (ValueError, OverflowError):
+        return None
+
+
+def to_micros(amount: Decimal) -> int:
+    """Integer micro-USD; more than 6 decimals round half to even."""
+    return int((amount * MICROS).to_integral_value(ROUND_HALF_EVEN))
+
+
+def payload(value: bytes) -> bytes:
+    """The JSON text: Confluent's JSON Schema framing (0x00 and a 4-byte schema id) is read over."""
+    return value[5:] if value[:1] == b"\0" else value
+
+
+# ------------------------------------------------------------------ a batch, as columns
+
+
+@dataclass(frozen=True, slots=True)
+class Events:
+    """The events of a batch in order of arrival; every array (n,), every list n long.
+
+    `at`: index in the batch. `usd`: NaN where absent. `asset`, `channel`: a touch has no asset ("") and a
+    transaction no campaign (None). `fee_micros`, `cost_micros`: integer micro-USD, 0 where there is none.
+    """
+
+    at: NDArray[np.int64]
+    occurred_at_ms: NDArray[np.int64]
+    is_touch: NDArray[np.bool_]
+    event_ids: list[str]
+    wallet_ids: list[str]
+    usd: NDArray[np.float64]
+    leverage: NDArray[np.float64]
+    is_sell: NDArray[np.bool_]
+    product: NDArray[np.int64]
+    fee_micros: NDArray[np.int64]
+    cost_micros: NDArray[np.int64]
+    is_sent: NDArray[np.bool_]
+    assets: list[str]
+    campaigns: list[tuple[str, str] | None]
+    jurisdictions: list[str | None]
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def pick(self, keep: NDArray[np.int64]) -> Events:
+        """The events at these places, in this order."""
+        places = keep.tolist()
+        columns: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        for name, column in columns.items():
+            columns[name] = column[keep] if isinstance(column, np.ndarray) else [column[place] for place in places]
+        return Events(**columns)
+
+
+def read(records: Sequence[RecordLike], lanes: bytes) -> tuple[Events, dict[int, Rejected]]:
+    """A batch of records -> its events, and for each other record, by its index, why it is none."""
+    rejected: dict[int, Rejected] = {}
+    values = [record.value for record in records]
+    lane_of = np.frombuffer(lanes, np.uint8)
+    parts = [read_lane(lane, values, np.flatnonzero(lane_of == lane).tolist(), rejected) for lane in (0, 1)]
+    events = join(*parts)
+    no_time = (events.occurred_at_ms < EARLIEST_MS) | (events.occurred_at_ms > LATEST_MS)
+    for place in events.at[no_time].tolist():  # a well-formed text that is no date, or one too early
+        verdict = judge(lanes[place], values[place])
+        rejected[place] = verdict if isinstance(verdict, Rejected) else Rejected("out_of_range", "occurred_at")
+    order = np.argsort(events.at, kind="stable")
+    return events.pick(order[~no_time[order]] if no_time.any() else order), rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """The accepted records of one lane: index in the batch, columns as pydantic gave them, exact amounts."""
+
+    at: list[int]
+    columns: list[tuple[Any, ...]]
+    amount: NDArray[np.float64]
+    micros: NDArray[np.int64]
+
+
+def read_lane(lane: int, values: list[bytes | None], here: list[int], rejected: dict[int, Rejected]) -> Lane:
+    """One lane of a batch; `here`: its places in the batch. `rejected` gets what is no event."""
+    at, rows = accept(lane, values, here, rejected)
+    columns = list(zip(*map(COLUMNS[lane], rows), strict=True)) or [()] * (10 if lane == TRANSACTIONS else 7)
+    money = columns[4 if lane == TRANSACTIONS else 3]
+    amount = np.array(money, np.float64)
+    name = MONEY[lane][-1]
+
+    def exactly(place: int) -> int:
+        event = judge(lane, values[at[place]])
+        if isinstance(event, Rejected):
+            raise AssertionError(event)
+        return to_micros(event["exact"][name])
+
+    return Lane(at, columns, amount, micros(np.where(np.isnan(amount), 0.0, amount), exactly))
+
+
+def accept(
+    lane: int, values: list[bytes | None], here: list[int], rejected: dict[int, Rejected]
+) -> tuple[list[int], list[dict[str, Any]]]:
+    """Places and fields of the records that are events; `rejected` gets the others."""
+    rows: list[dict[str, Any]] = []
+    dropped: set[int] = set()
+    todo = plain(values, here)
+    while True:
+        try:
+            rows.extend(map(FAST[lane], todo))  # stops exactly at the first record that is not accepted
+            break
+        except ValidationError:
+            place = here[len(rows) + len(dropped)]
+            verdict = judge(lane, values[place])
+            if isinstance(verdict, Rejected):
+                rejected[place] = verdict
+                dropped.add(place)
+            else:
+                rows.append(verdict)
+    at = [place for place in here if place not in dropped] if dropped else here
+    return second_look(lane, values, at, rows, rejected)
+
+
+def plain(values: list[bytes | None], here: list[int]) -> Iterator[bytes]:
+    """What the fast tier is given: never null, framed or too large, which it would refuse or misread."""
+    for place in here:
+        value = values[place]
+        if value is None or len(value) > LARGEST_VALUE:
+            yield b""
+        else:
+            yield value if value[:1] != b"\0" else payload(value)
+
+
+def second_look(
+    lane: int, values: list[bytes | None], at: list[int], rows: list[dict[str, Any]], rejected: dict[int, Rejected]
+) -> tuple[list[int], list[dict[str, Any]]]:
+    """Take back what only the fast tier accepts: `true` for a number, an amount just below 0, deep nesting."""
+    suspects = {i for i, place in enumerate(at) if is_nested(values[place])}
+    for name in MONEY[lane]:
+        column = np.array([row[name] for row in rows], np.float64)
+        odd = (column == 0) | (column == 1)
+        suspects.update(
+            i for i in np.flatnonzero(odd).tolist() if np.signbit(column[i]) or has_boolean(values[at[i]] or b"")
+        )
+    if not suspects:
+        return at, rows
+    keep = [True] * len(at)
+    for i in sorted(suspects):
+        verdict = judge(lane, values[at[i]])
+        if isinstance(verdict, Rejected):
+            rejected[at[i]] = verdict
+            keep[i] = False
+    return list(compress(at, keep)), list(compress(rows, keep))
+
+
+def is_nested(value: bytes | None) -> bool:
+    """Whether a value could be nested too deeply: it has more than the levels allowed opening brackets."""
+    return value is not None and value.count(b"{") + value.count(b"[") > DEEPEST
+
+
+def has_boolean(value: bytes) -> bool:
+    """Whether a value could hold a boolean, which the fast tier takes for a number."""
+    return b"true" in value or b"false" in value
+
+
+def micros(amount: NDArray[np.float64], exactly: Callable[[int], int]) -> NDArray[np.int64]:
+    """float64 USD (n,) -> integer micro-USD (n,), exact.
+
+    The double lies within |y| 2^-51 of the decimal times 10^6, so rounding it is right unless y is that near a
+    half; those few, and what is too large for a double to tell, are read again as decimals by `exactly(place)`.
+    """
+    scaled = amount * 1e6
+    rounded = np.rint(scaled)
+    out = rounded.astype(np.int64)
+    doubtful = np.abs(np.abs(scaled - rounded) - 0.5) <= np.abs(scaled) * 2.0**-51
+    for place in np.flatnonzero(doubtful | (np.abs(scaled) >= 2.0**50)).tolist():
+        out[place] = exactly(place)
+    return out
+
+
+def join(transactions: Lane, touches: Lane) -> Events:
+    """Both lanes as one set of columns, transactions first."""
+    tx, to = transactions.columns, touches.columns
+    many, few = len(transactions.at), len(touches.at)
+
+    def with_touches(column: NDArray[Any], blank: Any) -> NDArray[Any]:
+        return np.concatenate([column, np.full(few, blank, column.dtype)])
+
+    return Events(
+        at=np.array(transactions.at + touches.at, np.int64),
+        occurred_at_ms=times(tx[2] + to[2]),
+        is_touch=np.arange(many + few) >= many,
+        event_ids=[*tx[0], *to[0]],
+        wallet_ids=[*tx[1], *to[1]],
+        usd=with_touches(np.array(tx[3], np.float64), np.nan),
+        leverage=with_touches(np.fmax(np.array(tx[8], np.float64), 1.0), 1.0),
+        is_sell=with_touches(np.fromiter(map("sell".__eq__, tx[7]), np.bool_, many), False),
+        product=with_touches(np.fromiter(map(PRODUCTS.__getitem__, tx[6]), np.int64, many), 0),
+        fee_micros=with_touches(transactions.micros, 0),
+        cost_micros=np.concatenate([np.zeros(many, np.int64), touches.micros]),
+        is_sent=np.concatenate([np.zeros(many, np.bool_), np.fromiter(map("sent".__eq__, to[4]), np.bool_, few)]),
+        assets=[*tx[5], *[""] * few],
+        campaigns=[*[None] * many, *zip(to[5], to[6], strict=True)],
+        jurisdictions=[*tx[9], *[None] * few],
+    )
+
+
+def times(found: tuple[int | str, ...]) -> NDArray[np.int64]:
+    """Epoch milliseconds (n,); -1 where the text is no time."""
+    try:
+        return np.array(found, np.int64)
+    except (ValueError, TypeError):
+        return np.array([-1 if (at_ms := to_ms(when)) is None else at_ms for when in found], np.int64)

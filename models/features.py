@@ -1,0 +1,206 @@
+"""What a wallet is like: decayed sums on two time scales, and the feature row they give after every event.
+
+Sums are kept in forward-decay form (Cormode et al., "Forward decay", ICDE 2009): S' = sum of v 2^((t-L)/H) for
+half-life H and a landmark L in multiples of 32 H. A late event is then an ordinary addition, and moving the
+landmark multiplies by an exact power of two, so neither order nor the cut of a batch changes a bit.
+
+| feature | unit | half-life |
+| --- | --- | --- |
+| frequency, frequency_fast | ln(1 + decayed number of transactions) | 45 d, 3 d |
+| ticket, ticket_fast | mean ln(1 + USD) of a transaction with a value | 45 d, 3 d |
+| ticket_spread | standard deviation of the same | 45 d |
+| wallet_size | ln(1 + decayed USD moved) | 45 d |
+| leverage, leverage_fast | mean ln(leverage), 0 for 1x | 45 d, 3 d |
+| spot, derivatives, staking, lending, wallet | square root of the product's share of transactions, 0 to 1 | 45 d |
+| stable, sell | share of transactions in stable assets, and of sales, 0 to 1 | 45 d |
+| diversity | 1 / effective number of assets (exp of the entropy of their shares over 8 buckets), 1/8 to 1 | 45 d |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.hashing import bucket
+from models.rounds import Rounds, scan
+from models.rows import ALL_SUMS, ASSET_BUCKETS, ASSET_SUMS, FAST_SUMS, SLOW_SCALE, SLOW_SUMS, SUMS
+from models.rules import DAY_MS
+
+if TYPE_CHECKING:
+    from models.events import Events
+
+SLOW_MS, FAST_MS = 45 * DAY_MS, 3 * DAY_MS
+#: Half-lives between two landmarks: a sum grows by at most 2^32 before it is rebased.
+LANDMARK = 32
+STABLE_ASSETS = frozenset(
+    {"USDC", "USDT", "DAI", "TUSD", "FDUSD", "USDE", "USDS", "PYUSD", "BUSD", "USDP", "GUSD", "LUSD", "FRAX", "USDD"}
+    | {"UST", "USTC", "EURC", "EURS"}
+)
+COUNT, PRICED, LOG_USD, LOG_USD_SQUARED, LOG_LEVERAGE, SELLS, STABLE = range(7)
+FIRST_PRODUCT, USD = 7, 12
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """A batch folded into its wallets; (n, …) in round order.
+
+    `rows`: the wallets' rows (k,) after the batch. `features`: float64 (n, 16) after each event. `newest_at_ms`:
+    the wallet's newest transaction after each event, `previous_at_ms` before it, 0 none. `transactions`: their
+    number after each event. `learning`: float32 (m, 16), the row before the first event of a later day.
+    """
+
+    rows: NDArray[np.void]
+    is_transaction: NDArray[np.bool_]
+    features: NDArray[np.float64]
+    newest_at_ms: NDArray[np.int64]
+    previous_at_ms: NDArray[np.int64]
+    transactions: NDArray[np.float64]
+    learning: NDArray[np.float32]
+
+
+def fold(rows: NDArray[np.void], events: Events, rounds: Rounds) -> Folded:
+    """Fold events into `rows`, which are changed: copies (k,) in the rounds' order."""
+    at_ms = events.occurred_at_ms[rounds.order]
+    is_transaction = ~events.is_touch[rounds.order]
+    times = np.where(is_transaction, at_ms, 0)
+    newest = scan(np.maximum, rows["last_at_ms"], times, rounds)
+    previous = np.where(rounds.before < 0, rows["last_at_ms"][rounds.wallet], newest[rounds.before])
+    before_sums = with_landmarks(rows, at_ms, rounds)
+    added = steps(events, rounds, at_ms, is_transaction, rows)
+    first = np.column_stack([before_sums, rows["transactions"]])
+    after = scan(np.add, first, np.column_stack([added, is_transaction]), rounds)
+    landmarks = rows["slow_landmark"][rounds.wallet], rows["fast_landmark"][rounds.wallet]
+    features = feature_rows(after[:, :ALL_SUMS], np.where(newest > 0, newest, at_ms), *landmarks)
+
+    new_day = is_transaction & (previous > 0) & (newest // DAY_MS > previous // DAY_MS)
+    learning = yesterdays(new_day, first, after, previous, rounds, rows)
+    rows["sums"] = after[rounds.last, :ALL_SUMS]
+    rows["transactions"] = after[rounds.last, ALL_SUMS]
+    rows["last_at_ms"] = newest[rounds.last]
+    usd = np.where(is_transaction & ~np.isnan(events.usd[rounds.order]), events.usd[rounds.order], 0.0)
+    np.maximum.at(rows["largest_usd"], rounds.wallet, usd.astype(np.float32))
+    return Folded(rows, is_transaction, features, newest, previous, after[:, ALL_SUMS], learning)
+
+
+def with_landmarks(rows: NDArray[np.void], at_ms: NDArray[np.int64], rounds: Rounds) -> NDArray[np.float64]:
+    """Move each wallet's landmarks up to its newest event; the sums (k, 33) so rebased, by exact powers of two."""
+    sums = rows["sums"].copy()
+    for field, half_life_ms, scale in (
+        ("slow_landmark", SLOW_MS, SLOW_SCALE),
+        ("fast_landmark", FAST_MS, FAST_SUMS),
+    ):
+        landmark = rows[field].astype(np.int64)
+        np.maximum.at(landmark, rounds.wallet, at_ms // (LANDMARK * half_life_ms))
+        moved = LANDMARK * (rows[field] - landmark)
+        if moved.any():
+            sums[:, scale] = np.ldexp(sums[:, scale], moved[:, None])
+            rows[field] = landmark
+    return sums
+
+
+def steps(
+    events: Events,
+    rounds: Rounds,
+    at_ms: NDArray[np.int64],
+    is_transaction: NDArray[np.bool_],
+    rows: NDArray[np.void],
+) -> NDArray[np.float64]:
+    """What each event adds to each sum (n, 33), in round order; a touch adds nothing."""
+    order = rounds.order
+    usd = events.usd[order]
+    priced = ~np.isnan(usd)
+    usd = np.where(priced, usd, 0.0)
+    log_usd = np.log1p(usd)
+    assets = [events.assets[i] for i in order.tolist()]
+    values = np.zeros((len(order), len(SUMS) + 1))
+    values[:, COUNT] = 1
+    values[:, PRICED] = priced
+    values[:, LOG_USD] = log_usd
+    values[:, LOG_USD_SQUARED] = log_usd * log_usd
+    values[:, LOG_LEVERAGE] = np.log(events.leverage[order])
+    values[:, SELLS] = events.is_sell[order]
+    values[:, STABLE] = np.fromiter(map(STABLE_ASSETS.__contains__, assets), np.bool_, len(assets))
+    values[:, FIRST_PRODUCT:USD] = events.product[order, None] == np.arange(USD - FIRST_PRODUCT)
+    values[:, USD] = usd
+    values *= is_transaction[:, None]
+
+    slow = growth(at_ms, rows["slow_landmark"][rounds.wallet], SLOW_MS)
+    fast = growth(at_ms, rows["fast_landmark"][rounds.wallet], FAST_MS)
+    out = np.zeros((len(order), ALL_SUMS))
+    out[:, SLOW_SUMS] = values * slow[:, None]
+    out[:, FAST_SUMS] = values[:, : len(SUMS)] * fast[:, None]
+    buckets = np.fromiter((bucket(asset, ASSET_BUCKETS) for asset in assets), np.int64, len(assets))
+    out[np.arange(len(order)), ASSET_SUMS.start + buckets] = slow * is_transaction
+    return out
+
+
+def growth(at_ms: NDArray[np.int64], landmark: NDArray[np.int64], half_life_ms: int) -> NDArray[np.float64]:
+    """2^((t - L) / H), (n,): the weight of an event at t."""
+    whole, rest = np.divmod(at_ms, LANDMARK * half_life_ms)
+    return np.ldexp(np.exp2(rest / half_life_ms), LANDMARK * (whole - landmark))
+
+
+def decay(at_ms: NDArray[np.int64], landmark: NDArray[np.int64], half_life_ms: int) -> NDArray[np.float64]:
+    """2^((L - t) / H), (n,): what a sum is multiplied by to be read at t."""
+    whole, rest = np.divmod(at_ms, LANDMARK * half_life_ms)
+    return np.ldexp(np.exp2(-(rest / half_life_ms)), LANDMARK * (landmark - whole))
+
+
+def feature_rows(
+    sums: NDArray[np.float64],
+    at_ms: NDArray[np.int64],
+    slow_landmark: NDArray[np.int64],
+    fast_landmark: NDArray[np.int64],
+) -> NDArray[np.float64]:
+    """Sums (n, 33) -> features (n, 16) at `at_ms`. A wallet without a transaction has zeros, and diversity 1."""
+    slow = (sums[:, SLOW_SCALE] * decay(at_ms, slow_landmark.astype(np.int64), SLOW_MS)[:, None]).T
+    fast = (sums[:, FAST_SUMS] * decay(at_ms, fast_landmark.astype(np.int64), FAST_MS)[:, None]).T
+    count, fast_count = np.maximum(slow[COUNT], 1e-9), np.maximum(fast[COUNT], 1e-9)
+    priced = np.maximum(slow[PRICED], 1e-9)
+    ticket = slow[LOG_USD] / priced
+    shares = slow[ASSET_SUMS] / count
+    surprise = shares * np.log(np.maximum(shares, 1e-12))
+    entropy = -surprise[0]
+    for place in range(1, ASSET_BUCKETS):  # one by one: a sum over an axis may be reordered
+        entropy = entropy - surprise[place]
+    return np.column_stack(
+        [
+            np.log1p(slow[COUNT]),
+            np.log1p(fast[COUNT]),
+            ticket,
+            fast[LOG_USD] / np.maximum(fast[PRICED], 1e-9),
+            np.sqrt(np.maximum(slow[LOG_USD_SQUARED] / priced - ticket * ticket, 0)),
+            np.log1p(slow[USD]),
+            slow[LOG_LEVERAGE] / count,
+            fast[LOG_LEVERAGE] / fast_count,
+            *np.sqrt(slow[FIRST_PRODUCT:USD] / count),
+            slow[STABLE] / count,
+            slow[SELLS] / count,
+            np.exp(-entropy),
+        ]
+    )
+
+
+def yesterdays(
+    new_day: NDArray[np.bool_],
+    first: NDArray[np.float64],
+    after: NDArray[np.float64],
+    previous_at_ms: NDArray[np.int64],
+    rounds: Rounds,
+    rows: NDArray[np.void],
+) -> NDArray[np.float32]:
+    """Learning rows: each wallet once per active day, as it was before the first event of a later day."""
+    places = np.flatnonzero(new_day)
+    before, wallet = rounds.before[places], rounds.wallet[places]
+    sums = np.where((before < 0)[:, None], first[wallet, :ALL_SUMS], after[before, :ALL_SUMS])
+    landmarks = rows["slow_landmark"][wallet], rows["fast_landmark"][wallet]
+    return feature_rows(sums, previous_at_ms[places], *landmarks).astype(np.float32)
+
+
+def row_features(rows: NDArray[np.void]) -> NDArray[np.float64]:
+    """Features (n, 16) of stored rows as of each wallet's newest transaction, for read-outs."""
+    at_ms = np.maximum(rows["last_at_ms"], 0)
+    return feature_rows(rows["sums"], at_ms, rows["slow_landmark"], rows["fast_landmark"])

@@ -1,0 +1,114 @@
+"""The row `w` of a wallet: fixed, versioned, at most 768 bytes, in the precision in which it is computed.
+
+A number kept in a coarser precision than it is computed in would make results depend on where a batch is cut.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Version of the layout below, in every row's first byte; 0 is a wallet never seen.
+ROW_VERSION = 1
+
+#: Accepted event ids a wallet remembers, cusum slots, fees in the row.
+IDS, SLOTS, FEES = 32, 16, 4
+
+#: What a wallet is placed by, in this order everywhere. Units and formulas: `models.features`.
+FEATURES = (
+    "frequency",
+    "frequency_fast",
+    "ticket",
+    "ticket_fast",
+    "ticket_spread",
+    "wallet_size",
+    "leverage",
+    "leverage_fast",
+    "spot",
+    "derivatives",
+    "staking",
+    "lending",
+    "wallet",
+    "stable",
+    "sell",
+    "diversity",
+)
+
+#: Decayed sums kept on both time scales, in this order; the slow scale has one more, `usd`.
+SUMS = (
+    "count",
+    "priced",
+    "log_usd",
+    "log_usd_squared",
+    "log_leverage",
+    "sells",
+    "stable",
+    "spot",
+    "derivatives",
+    "staking",
+    "lending",
+    "wallet",
+)
+#: Buckets of the sketch of asset shares (slow scale only).
+ASSET_BUCKETS = 8
+SLOW_SUMS = slice(0, len(SUMS) + 1)
+ASSET_SUMS = slice(SLOW_SUMS.stop, SLOW_SUMS.stop + ASSET_BUCKETS)
+FAST_SUMS = slice(ASSET_SUMS.stop, ASSET_SUMS.stop + len(SUMS))
+#: Everything that decays with the slow half-life.
+SLOW_SCALE = slice(0, ASSET_SUMS.stop)
+ALL_SUMS = FAST_SUMS.stop
+
+#: Bits of `flags`.
+WHALE, HAS_JOURNAL = 1, 2
+
+ROW = np.dtype(
+    [
+        ("version", "u1"),
+        ("lifecycle", "u1"),  # 0 active; the other stages come with sweeps
+        ("flags", "u2"),
+        ("segment", "u2"),  # number of the segment, 0 unassigned
+        ("slow_landmark", "i2"),  # landmarks of the decayed sums, in units of 32 half-lives
+        ("fast_landmark", "i2"),
+        ("jurisdiction", "S2"),
+        ("sequence", "u4"),  # segment changes announced
+        ("ids", "u4"),  # events accepted
+        ("transactions", "u4"),
+        ("fees", "u4"),  # transactions with a fee
+        ("catalogue", "u4"),  # version of the catalogue at the last decision
+        ("first_s", "u4"),  # first event accepted, epoch seconds
+        ("due_s", "u4"),  # room for the sweep's lazy due entry
+        ("last_at_ms", "i8"),  # newest transaction, 0 none
+        ("changed_s", "u4"),  # occurred_at of the last change of segment, epoch seconds, 0 none
+        ("largest_usd", "f4"),
+        ("ring", "u8", (IDS,)),  # hashes of the newest accepted ids, at ids % 32
+        ("sums", "f8", (ALL_SUMS,)),
+        ("cusum", "f4", (SLOTS,)),
+        ("before", "f4", (len(FEATURES),)),  # features at the last change of segment
+        ("recent_fees", "i8", (FEES, 2)),  # (occurred_at, fee x 8192 + segment), at fees % 4
+    ]
+)
+
+if ROW.itemsize > 768:  # the layout is a contract: a longer row would cost every wallet
+    raise AssertionError(ROW.itemsize)
+
+
+class UnknownFormat(ValueError):
+    """A stored value has a version that this program does not know."""
+
+
+def blank_rows(count: int) -> NDArray[np.void]:
+    """Rows of wallets never seen."""
+    return np.zeros(count, ROW)
+
+
+def unpack_rows(stored: list[bytes | None]) -> NDArray[np.void]:
+    """Stored rows -> structured (n,); blank where None. Raises `UnknownFormat`."""
+    blank = bytes(ROW.itemsize)
+    for row in stored:
+        if row is not None and (len(row) != ROW.itemsize or row[0] != ROW_VERSION):
+            raise UnknownFormat(f"a wallet row of version {row[0] if row else '?'}, {len(row)} bytes")
+    return np.frombuffer(b"".join([row or blank for row in stored]), ROW).copy()

@@ -1,0 +1,114 @@
+"""The values that cross the border between the shell and the step of one partition."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from models.counters import Codes
+    from models.journeys import Journal
+
+#: Lanes: which input topic a record came from. Offsets and topic ids are kept in this order everywhere.
+TRANSACTIONS, TOUCHES = 0, 1
+
+
+class RecordLike(Protocol):
+    """What the step reads of a Kafka record; aiokafka's own records fit, so none is copied."""
+
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class Record(NamedTuple):
+    """One Kafka record. `timestamp`: epoch milliseconds, set by the producer."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Consecutive records of one partition, both topics in one order.
+
+    `lanes`: the lane of each record, one byte each. `wallet_of`: int64 (n,), the index of each record's key in
+    the wallets of the state, -1 where the record has no key.
+    """
+
+    records: Sequence[RecordLike]
+    lanes: bytes
+    wallet_of: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Wallets:
+    """The wallets a batch may change: copies, so a step that is never committed has changed nothing.
+
+    `rows`: structured (k,) of `models.rows.ROW`, blank for a wallet never seen. `journals`: None where empty.
+    """
+
+    keys: list[bytes]
+    rows: NDArray[np.void]
+    journals: list[Journal | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """What a partition has counted since the beginning; every number an exact integer.
+
+    Records read = transactions + touches + duplicates + all rejected. Segment 0 is `unassigned`.
+    """
+
+    transactions: int = 0
+    touches: int = 0
+    duplicates: int = 0
+    late: int = 0
+    beyond_memory: int = 0
+    revenue_micros: int = 0
+    cost_micros: int = 0
+    segment_changes: int = 0
+    wallets: int = 0
+    rejected: dict[str, int] = field(default_factory=dict)
+    wallets_by_segment: dict[int, int] = field(default_factory=dict)
+    whales_by_segment: dict[int, int] = field(default_factory=dict)
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, text: bytes | None) -> Totals:
+        """Totals as stored; all zero where nothing is stored yet."""
+        if text is None:
+            return cls()
+        found = json.loads(text)
+        for name in ("wallets_by_segment", "whales_by_segment"):
+            found[name] = {int(segment): count for segment, count in found[name].items()}
+        return cls(**found)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything a step of one partition may read. `clock_ms` is 0 before the first event."""
+
+    partition: int
+    partitions: int
+    clock_ms: int
+    totals: Totals
+    codes: Codes
+    wallets: Wallets
