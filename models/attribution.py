@@ -220,6 +220,8 @@ class Cells:
         shape = len(self.codes), len(self.segments), NUMBERS
         self.sums: NDArray[Any] = np.zeros(shape, object if many else np.int64)
         self.flat = self.sums.reshape(-1)
+        #: cells that got a share. Sums alone would not do: a share given and taken back in one batch leaves no trace
+        self.touched = np.zeros(self.flat.size // NUMBERS, np.bool_)
         self._add((self.column[cost_code] * len(self.segments) + self.cost_row) * NUMBERS + COST, self.cost)
 
     def deltas(self) -> CellDeltas:
@@ -227,7 +229,7 @@ class Cells:
         self._without_campaign()
         for shares, block, wide in self.groups:
             self._along_paths(shares, block, wide)
-        columns, rows = np.nonzero(self.sums.any(axis=2))
+        columns, rows = np.nonzero(self.touched.reshape(self.sums.shape[:2]))
         names = self.books.codes.names
         ids = [segment_id(number) for number in self.segments.tolist()]
         campaigns = [names[code] for code in self.codes.tolist()]
@@ -272,6 +274,7 @@ class Cells:
             self._add(place + CONVERTED, conversion)
 
     def _add(self, place: NDArray[np.int64], amount: NDArray[np.int64]) -> None:
+        self.touched[place // NUMBERS] = True
         np.add.at(self.flat, place, amount.astype(self.flat.dtype, copy=False))
 
 

@@ -151,6 +151,7 @@ def walk(case: Case, wallet: int, evidence: NDArray[np.float32], segment: NDArra
     number = int(case.folded.rows["segment"][wallet])
     column = case.catalogue.column_of(number)
     moves: list[Move] = []
+    decided = False
     gathered = np.zeros(len(case.numbers), np.float32)
     for start, _ in case.rounds.slices[: int(case.rounds.count[wallet])]:
         place = start + wallet
@@ -159,11 +160,12 @@ def walk(case: Case, wallet: int, evidence: NDArray[np.float32], segment: NDArra
             evidence[place] = gathered = np.maximum(gathered * case.kept[place] + gain, np.float32(0))
         joined = joins(case, place, number, evidence[place])
         if joined >= 0:
-            origin = origin_of(case, wallet, number, joined, first=not moves)
+            origin = origin_of(case, wallet, number, joined, first=not decided)
             moves.append(Move(place, wallet, number, case.numbers[joined], origin))
             column, number = joined, case.numbers[joined]
             evidence[place] = gathered = np.zeros_like(gathered)
         segment[place] = number
+        decided = decided or bool(case.folded.is_transaction[place])
     return moves
 
 
@@ -186,7 +188,8 @@ def origin_of(case: Case, wallet: int, number: int, joined: int, *, first: bool)
     """`recalibration` where the model moved and not the wallet, else `live`.
 
     The model moved if the segment is gone, or if the wallet's row at its last change, placed by today's
-    catalogue, already lies in the new segment.
+    catalogue, already lies in the new segment. `first`: the batch has no earlier transaction of the wallet, so
+    its row still tells the catalogue of the transaction before.
     """
     if number == 0:
         return "live"

@@ -7,11 +7,12 @@ decimals, and names the reason. Where both could speak they must agree: a test h
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from decimal import ROUND_HALF_EVEN, Decimal
-from itertools import compress
+from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from itertools import chain, compress
 from operator import itemgetter
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias, get_args
 
@@ -25,7 +26,7 @@ from models.rules import LARGEST_VALUE
 from models.state import TRANSACTIONS, RecordLike
 
 DEEPEST = 32
-MICROS = 1_000_000
+MICROS, MICRO = 1_000_000, Decimal("0.000001")
 #: Bitcoin's first block: no wallet did anything before, so a smaller integer is a mistake in the unit.
 EARLIEST_MS, LATEST_MS = 1_230_940_800_000, 253_402_300_799_999
 
@@ -41,7 +42,7 @@ Text128: TypeAlias = Annotated[str, Strict(), Field(min_length=1, max_length=128
 Text64: TypeAlias = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=64)]
 Upper64: TypeAlias = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=64, to_upper=True)]
 Lower64: TypeAlias = Annotated[str, Strict(), StringConstraints(min_length=1, max_length=64, to_lower=True)]
-RFC_3339 = r"^\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)$"
+RFC_3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-5][0-9])$"
 Time: TypeAlias = (
     Annotated[int, Strict(), Field(ge=EARLIEST_MS, le=LATEST_MS)] | Annotated[str, Strict(), Field(pattern=RFC_3339)]
 )
@@ -142,14 +143,14 @@ def judge(lane: int, value: bytes | None) -> dict[str, Any] | Rejected:
     except UnicodeDecodeError as problem:
         return Rejected("not_utf8", f"at byte {problem.start}")
     try:
-        found = json.loads(text, parse_float=Decimal, parse_constant=lambda _: NoNumber())
+        found = json.loads(text, parse_float=exact_number, parse_constant=lambda _: NoNumber())
     except RecursionError:
         return Rejected("too_deep", f"at most {DEEPEST} levels")
     except ValueError as problem:
         return Rejected("not_json", str(problem)[:200])
     if not isinstance(found, dict):
         return Rejected("not_an_object", type(found).__name__)
-    if depth(found) > DEEPEST:
+    if is_too_deep(found):
         return Rejected("too_deep", f"at most {DEEPEST} levels")
     return judge_fields(lane, {name: field for name, field in found.items() if field is not None})
 
@@ -168,8 +169,8 @@ def judge_fields(lane: int, found: dict[str, Any]) -> dict[str, Any] | Rejected:
             if out_of_bounds(name, amount):
                 problems.append(Rejected("out_of_range", f"{name}: {str(found[name])[:60]}"))
             found[name] = 0.0
-    if isinstance(found.get("leverage"), Decimal):
-        found["leverage"] = float(found["leverage"])
+    if type(found.get("leverage")) in (int, Decimal):
+        found["leverage"] = float(min(max(found["leverage"], 0), 10**9))  # it may be beyond the range of a float
     try:
         event = CHECKED[lane](found)
     except ValidationError as refused:
@@ -190,6 +191,10 @@ def classify(refused: ValidationError) -> list[Rejected]:
     for error in refused.errors(include_url=False):
         name, kind, number = str(error["loc"][0]), error["type"], type(error["input"]) is int
         reason = REASONS.get(kind, "out_of_range" if any(word in kind for word in RANGES) else "wrong_type")
+        if reason == "unknown_value" and not isinstance(error["input"], str):
+            reason = "wrong_type"  # a number or an object is not on any list of words
+        if reason == "unknown_value" and not isinstance(error["input"], str):
+            reason = "wrong_type"  # pydantic compares with the list before it looks at the type
         if name == "occurred_at" and kind != "missing":
             if number and reason == "out_of_range":
                 found.append(Rejected(reason, "occurred_at: seconds instead of milliseconds?"))
@@ -212,19 +217,30 @@ def decimal(found: Any) -> Decimal | None:
     if isinstance(found, bool) or not isinstance(found, int | Decimal | str):
         return None
     try:
-        amount = Decimal(found)
+        amount = exact_number(found.strip()) if isinstance(found, str) else Decimal(found)
     except ArithmeticError:
         return None
     return amount if amount.is_finite() else None
 
 
-def depth(found: Any) -> int:
-    """Levels of objects and arrays."""
-    if isinstance(found, dict):
-        return 1 + max(map(depth, found.values()), default=0)
-    if isinstance(found, list):
-        return 1 + max(map(depth, found), default=0)
-    return 0
+def exact_number(text: str) -> Decimal:
+    """The decimal a text stands for. Raises `InvalidOperation` where it is none.
+
+    An exponent beyond what Decimal can hold becomes one that no value of 1 MiB has digits enough to make up for.
+    """
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return Decimal(re.sub(r"(?<=[eE])([+-]?)[0-9]{10,}$", r"\g<1>9999999", text))
+
+
+def is_too_deep(found: Any) -> bool:
+    """Whether objects and arrays are nested deeper than allowed; level by level, as the stack has its own limit."""
+    level = [found]
+    for _ in range(DEEPEST):
+        inner = chain.from_iterable(each.values() if isinstance(each, dict) else each for each in level)
+        level = [each for each in inner if isinstance(each, dict | list)]
+    return bool(level)
 
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -243,7 +259,7 @@ def to_ms(when: int | str) -> int | None:
 
 def to_micros(amount: Decimal) -> int:
     """Integer micro-USD; more than 6 decimals round half to even."""
-    return int((amount * MICROS).to_integral_value(ROUND_HALF_EVEN))
+    return int(amount.quantize(MICRO, ROUND_HALF_EVEN) * MICROS)  # a product of all its digits would round first
 
 
 def payload(value: bytes) -> bytes:
@@ -325,9 +341,8 @@ def read_lane(lane: int, values: list[bytes | None], here: list[int], rejected: 
 
     def exactly(place: int) -> int:
         event = judge(lane, values[at[place]])
-        if isinstance(event, Rejected):
-            raise AssertionError(event)
-        return to_micros(event["exact"][name])
+        # a text that looks like a time and is none is rejected by `read`, with its amount
+        return 0 if isinstance(event, Rejected) else to_micros(event["exact"][name])
 
     return Lane(at, columns, amount, micros(np.where(np.isnan(amount), 0.0, amount), exactly))
 
@@ -428,11 +443,11 @@ def join(transactions: Lane, touches: Lane) -> Events:
         wallet_ids=[*tx[1], *to[1]],
         usd=with_touches(np.array(tx[3], np.float64), np.nan),
         leverage=with_touches(np.fmax(np.array(tx[8], np.float64), 1.0), 1.0),
-        is_sell=with_touches(np.fromiter(map("sell".__eq__, tx[7]), np.bool_, many), False),
+        is_sell=with_touches(np.array([side == "sell" for side in tx[7]], np.bool_), False),
         product=with_touches(np.fromiter(map(PRODUCTS.__getitem__, tx[6]), np.int64, many), 0),
         fee_micros=with_touches(transactions.micros, 0),
         cost_micros=np.concatenate([np.zeros(many, np.int64), touches.micros]),
-        is_sent=np.concatenate([np.zeros(many, np.bool_), np.fromiter(map("sent".__eq__, to[4]), np.bool_, few)]),
+        is_sent=np.concatenate([np.zeros(many, np.bool_), np.array([kind == "sent" for kind in to[4]], np.bool_)]),
         assets=[*tx[5], *[""] * few],
         campaigns=[*[None] * many, *zip(to[5], to[6], strict=True)],
         jurisdictions=[*tx[9], *[None] * few],

@@ -18,14 +18,14 @@ landmark multiplies by an exact power of two, so neither order nor the cut of a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.hashing import bucket
-from models.rounds import Rounds, scan
+from models.rounds import Rounds, lay_out, scan
 from models.rows import ALL_SUMS, ASSET_BUCKETS, ASSET_SUMS, FAST_SUMS, SLOW_SCALE, SLOW_SUMS, SUMS
 from models.rules import DAY_MS
 
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 SLOW_MS, FAST_MS = 45 * DAY_MS, 3 * DAY_MS
 #: Half-lives between two landmarks: a sum grows by at most 2^32 before it is rebased.
 LANDMARK = 32
+#: Landmarks (of 96 days) between two transactions of a wallet in one batch, beyond which a double is not wide enough.
+LEAP = 16
 STABLE_ASSETS = frozenset(
     {"USDC", "USDT", "DAI", "TUSD", "FDUSD", "USDE", "USDS", "PYUSD", "BUSD", "USDP", "GUSD", "LUSD", "FRAX", "USDD"}
     | {"UST", "USTC", "EURC", "EURS"}
@@ -63,20 +65,55 @@ class Folded:
 
 def fold(rows: NDArray[np.void], events: Events, rounds: Rounds) -> Folded:
     """Fold events into `rows`, which are changed: copies (k,) in the rounds' order."""
-    at_ms = events.occurred_at_ms[rounds.order]
-    is_transaction = ~events.is_touch[rounds.order]
-    times = np.where(is_transaction, at_ms, 0)
+    if not leaps(rows, events, rounds):
+        return fold_near(rows, events, rounds)
+    parts = []
+    for start, stop in rounds.slices:  # years lie between: one event of each wallet at a time, which is the same
+        alone = lay_out(np.arange(stop - start), stop - start)
+        parts.append(fold_near(rows[: stop - start], events.pick(rounds.order[start:stop]), alone))
+    columns = (np.concatenate(column) for column in zip(*map(per_event, parts), strict=True))
+    return Folded(rows, *columns)
+
+
+def per_event(folded: Folded) -> tuple[NDArray[Any], ...]:
+    """Everything but the rows."""
+    return tuple(getattr(folded, each.name) for each in fields(folded)[1:])
+
+
+def leaps(rows: NDArray[np.void], events: Events, rounds: Rounds) -> bool:
+    """Whether a wallet's transactions, or its last one and these, are too far apart to share a landmark."""
+    landmark = times_of(events, rounds) // (LANDMARK * FAST_MS)
+    oldest = np.where(rows["transactions"] > 0, rows["fast_landmark"].astype(np.int64), np.iinfo(np.int64).max)
+    newest = np.where(rows["transactions"] > 0, rows["fast_landmark"].astype(np.int64), 0)
+    is_transaction = landmark > 0
+    np.minimum.at(oldest, rounds.wallet[is_transaction], landmark[is_transaction])
+    np.maximum.at(newest, rounds.wallet, landmark)
+    return bool((newest - np.minimum(oldest, newest) > LEAP).any())
+
+
+def times_of(events: Events, rounds: Rounds) -> NDArray[np.int64]:
+    """When transactions happened (n,), in round order; 0 for touches, which move no landmark."""
+    return np.where(events.is_touch, 0, events.occurred_at_ms)[rounds.order]
+
+
+def fold_near(rows: NDArray[np.void], events: Events, rounds: Rounds) -> Folded:
+    """`fold` for events whose weights relative to each other a double can hold."""
+    times = times_of(events, rounds)
+    is_transaction = times > 0
     newest = scan(np.maximum, rows["last_at_ms"], times, rounds)
     previous = np.where(rounds.before < 0, rows["last_at_ms"][rounds.wallet], newest[rounds.before])
-    before_sums = with_landmarks(rows, at_ms, rounds)
-    added = steps(events, rounds, at_ms, is_transaction, rows)
+    was = rows.copy()
+    before_sums = with_landmarks(rows, times, rounds)
+    added = steps(events, rounds, times, is_transaction, rows)
     first = np.column_stack([before_sums, rows["transactions"]])
     after = scan(np.add, first, np.column_stack([added, is_transaction]), rounds)
     landmarks = rows["slow_landmark"][rounds.wallet], rows["fast_landmark"][rounds.wallet]
-    features = feature_rows(after[:, :ALL_SUMS], np.where(newest > 0, newest, at_ms), *landmarks)
+    # before its first transaction a wallet's sums are zeros at any time, if only it is near their landmark
+    read_at = np.where(newest > 0, newest, landmarks[1].astype(np.int64) * (LANDMARK * FAST_MS))
+    features = feature_rows(after[:, :ALL_SUMS], read_at, *landmarks)
 
     new_day = is_transaction & (previous > 0) & (newest // DAY_MS > previous // DAY_MS)
-    learning = yesterdays(new_day, first, after, previous, rounds, rows)
+    learning = yesterdays(new_day, was, after, previous, rounds, rows)
     rows["sums"] = after[rounds.last, :ALL_SUMS]
     rows["transactions"] = after[rounds.last, ALL_SUMS]
     rows["last_at_ms"] = newest[rounds.last]
@@ -186,17 +223,23 @@ def feature_rows(
 
 def yesterdays(
     new_day: NDArray[np.bool_],
-    first: NDArray[np.float64],
+    was: NDArray[np.void],
     after: NDArray[np.float64],
     previous_at_ms: NDArray[np.int64],
     rounds: Rounds,
     rows: NDArray[np.void],
 ) -> NDArray[np.float32]:
-    """Learning rows: each wallet once per active day, as it was before the first event of a later day."""
+    """Learning rows: each wallet once per active day, as it was before the first event of a later day.
+
+    `was`: the rows before the batch, with the landmarks they had then.
+    """
     places = np.flatnonzero(new_day)
     before, wallet = rounds.before[places], rounds.wallet[places]
-    sums = np.where((before < 0)[:, None], first[wallet, :ALL_SUMS], after[before, :ALL_SUMS])
-    landmarks = rows["slow_landmark"][wallet], rows["fast_landmark"][wallet]
+    is_first = before < 0
+    sums = np.where(is_first[:, None], was["sums"][wallet], after[before, :ALL_SUMS])
+    landmarks = [
+        np.where(is_first, was[name][wallet], rows[name][wallet]) for name in ("slow_landmark", "fast_landmark")
+    ]
     return feature_rows(sums, previous_at_ms[places], *landmarks).astype(np.float32)
 
 

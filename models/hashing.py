@@ -14,7 +14,7 @@ def words(texts: Sequence[bytes], unit: int) -> tuple[NDArray[np.unsignedinteger
     """Bytes -> little-endian words of `unit` bytes, zero-padded, (n, w), and lengths (n,)."""
     sizes = np.fromiter(map(len, texts), np.int64, len(texts))
     width = unit * (1 + int(sizes.max(initial=0)) // unit)
-    return np.array(texts, dtype=f"S{width}").view(f"<u{unit}").reshape(len(texts), -1), sizes
+    return np.array(texts, dtype=f"S{width}").view(f"<u{unit}").reshape(len(texts), width // unit), sizes
 
 
 def hash64(texts: Sequence[bytes]) -> NDArray[np.uint64]:

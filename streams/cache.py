@@ -32,7 +32,10 @@ class Lookup:
 
 
 class WalletCache:
-    """At most about `capacity` wallets; the least recently used quarter leaves when it is full. Redis has them all."""
+    """At most `capacity` wallets, or those of one batch; when full, the least recently used quarter leaves.
+
+    Redis has them all.
+    """
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
@@ -111,7 +114,8 @@ class WalletCache:
         used = self._used.copy()
         used[[self._slots[key] for key in lookup.keys if key in self._slots]] = NEVER
         used[self._free] = NEVER
-        leaving = set(np.argsort(used, kind="stable")[: len(self._slots) // 4].tolist())
+        many = max(len(self._slots) // 4, len(self._slots) + len(lookup.missing) - self.capacity)
+        leaving = set(np.argsort(used, kind="stable")[:many].tolist())
         leaving = {slot for slot in leaving if used[slot] != NEVER}
         for key in [key for key, slot in self._slots.items() if slot in leaving]:
             slot = self._slots.pop(key)

@@ -1,0 +1,230 @@
+"""From micro-clusters to segments: a mixture of Gaussians, and how many of them.
+
+Expectation maximisation on weighted micro-clusters with their inner variance (BETULA; Lang & Schubert 2022), and
+the number of segments by the simplified silhouette (Vendramin, Campello & Hruschka 2010) with a floor on the
+smallest share. Information criteria over-segment here: with the weight of all events BIC runs to the maximum.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Indices = NDArray[np.int64]
+
+#: A segment below this share of the mass is none.
+SHARE_FLOOR = 0.02
+#: A fresh start must beat the warm one by this many nats per row, or centres would jump for nothing.
+JUMP = 0.1
+#: Silhouettes this close are a tie. Of a tie the better explanation wins, but one more segment must explain a row
+#: better by this many nats: cutting one Gaussian in two gains less.
+TIE, WORTH_A_SEGMENT = 0.02, 0.2
+#: Variances are shrunk to the pooled one by the mass of this many average micro-clusters, and never fall below
+#: this share of the variance of everything.
+PSEUDO, VARIANCE_FLOOR = 8.0, 0.02
+ROUNDS, PRECISION = 30, 1e-5
+FRESH_STARTS = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Points:
+    """Micro-clusters in scaled units: `means` (m, d), `variances` within them (m, d), `weights` (m,) adding up to 1."""
+
+    means: Floats
+    variances: Floats
+    weights: Floats
+
+    @property
+    def powers(self) -> Floats:
+        """Expected z squared and z, (m, 2d)."""
+        return np.concatenate((self.means**2 + self.variances, self.means), axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """A mixture over `Points`: `centres`, `variances` (k, d), `shares` (k,), hard `labels` (m,).
+
+    `objective`: mean expected log-likelihood, nats per row, a constant left out; larger is better.
+    """
+
+    centres: Floats
+    variances: Floats
+    shares: Floats
+    labels: Indices
+    objective: float
+
+    def __len__(self) -> int:
+        return len(self.shares)
+
+
+def log_densities(points: Points, centres: Floats, variances: Floats, shares: Floats) -> Floats:
+    """Log of share times expected density, (m, k); the variance within a micro-cluster counts as distance."""
+    precision = 1.0 / variances
+    weights = np.concatenate((-0.5 * precision, centres * precision), axis=1)
+    spread = (centres**2 * precision + np.log(variances)).sum(axis=1)
+    densities: Floats = points.powers @ weights.T - 0.5 * spread + np.log(shares)
+    return densities
+
+
+def evaluate(points: Points, centres: Floats, variances: Floats, shares: Floats) -> Fit:
+    """A given mixture, as it is, on these points."""
+    densities = log_densities(points, centres, variances, shares)
+    objective = float(points.weights @ _log_sum(densities))
+    return Fit(centres, variances, shares, densities.argmax(axis=1), objective)
+
+
+def improve(points: Points, start: Fit) -> Fit:
+    """Expectation maximisation from `start`, which keeps its columns."""
+    best, pooled = start, _pooled(points)
+    densities = log_densities(points, start.centres, start.variances, start.shares)
+    for _ in range(ROUNDS):
+        chances = np.exp(densities - _log_sum(densities)[:, None])
+        centres, variances, shares = _maximise(points, chances, pooled)
+        densities = log_densities(points, centres, variances, shares)
+        objective = float(points.weights @ _log_sum(densities))
+        gained, previous = objective - best.objective, best
+        best = Fit(centres, variances, shares, densities.argmax(axis=1), objective)
+        if previous is not start and gained < PRECISION:
+            break
+    return best
+
+
+def from_centres(points: Points, centres: Floats) -> Fit:
+    """The mixture that k-means and then expectation maximisation reach from these centres (k, d)."""
+    centres, labels = _k_means(points, centres)
+    chances = np.full((len(labels), len(centres)), 1e-3)
+    chances[np.arange(len(labels)), labels] = 1.0
+    chances /= chances.sum(axis=1, keepdims=True)
+    return improve(points, evaluate(points, *_maximise(points, chances, _pooled(points))))
+
+
+def fresh(points: Points, count: int, generator: np.random.Generator) -> Fit:
+    """The best mixture of `count` components from a few k-means++ starts."""
+    starts = [from_centres(points, _spread_out(points, count, generator)) for _ in range(FRESH_STARTS)]
+    return max(starts, key=lambda fit: fit.objective)
+
+
+def first(points: Points, fewest: int, most: int, generator: np.random.Generator) -> Fit:
+    """The mixture that explains best among those tied for the best silhouette; largest component first."""
+    most = min(most, len(points.weights))
+    fits = [fresh(points, count, generator) for count in range(min(fewest, most), most + 1)]
+    scores = [score(points, fit) for fit in fits]
+    tied = [fit for fit, reached in zip(fits, scores, strict=True) if reached >= max(scores) - TIE]
+    fit = max(tied, key=lambda one: one.objective)
+    order = np.argsort(-fit.shares, kind="stable")
+    return evaluate(points, fit.centres[order], fit.variances[order], fit.shares[order])
+
+
+def alternative(points: Points, warm: Fit, bounds: tuple[int, int], generator: np.random.Generator) -> Fit | None:
+    """A mixture that suits the points better than the warm one: one component more or less, or all begun afresh."""
+    fewest, most = bounds
+    reached = score(points, warm)
+    if len(warm) > fewest:
+        fewer = from_centres(points, np.delete(warm.centres, _masses(points, warm).argmin(), axis=0))
+        dying = _masses(points, warm).min() < SHARE_FLOOR / 2
+        if dying or score(points, fewer) > reached + TIE:
+            return fewer
+    if len(warm) < min(most, len(points.weights)):
+        more = _with_one_more(points, warm)
+        worth_it = more.objective >= warm.objective + WORTH_A_SEGMENT
+        if worth_it and score(points, more) >= max(reached, -1.0) - TIE:
+            return more
+    anew = fresh(points, len(warm), generator)
+    return anew if anew.objective > warm.objective + JUMP and score(points, anew) >= reached else None
+
+
+def score(points: Points, fit: Fit) -> float:
+    """Simplified silhouette, -1..1; below that, and the less the less, where the smallest share misses its floor."""
+    least = float(_masses(points, fit).min())
+    if least < SHARE_FLOOR:
+        return -2.0 + least
+    distances = np.sqrt(_distances(points.means, fit.centres))
+    rows = np.arange(len(distances))
+    own = distances[rows, fit.labels].copy()
+    distances[rows, fit.labels] = np.inf
+    other = distances.min(axis=1)
+    return float(points.weights @ ((other - own) / np.maximum(np.maximum(other, own), 1e-300)))
+
+
+def _masses(points: Points, fit: Fit) -> Floats:
+    """Mass of each component by hard labels, (k,)."""
+    return np.bincount(fit.labels, points.weights, len(fit)).astype(np.float64, copy=False)
+
+
+def _with_one_more(points: Points, fit: Fit) -> Fit:
+    """One more component, begun at the micro-cluster that is explained worst."""
+    densities = log_densities(points, fit.centres, fit.variances, fit.shares)
+    worst = np.argsort(points.weights * _log_sum(densities), kind="stable")[:3]
+    grown = [from_centres(points, np.concatenate((fit.centres, points.means[[point]]))) for point in worst]
+    return max(grown, key=lambda one: one.objective)
+
+
+def _maximise(points: Points, chances: Floats, pooled: Floats) -> tuple[Floats, Floats, Floats]:
+    """Centres, variances, shares from the chances (m, k) of each point to belong to each component."""
+    weighted = chances * points.weights[:, None]
+    shares = weighted.sum(axis=0) + 1e-12
+    moments = weighted.T @ points.powers / shares[:, None]
+    features = points.means.shape[1]
+    centres = moments[:, features:]
+    variances = np.maximum(moments[:, :features] - centres**2, 0.0)
+    common = shares @ variances / shares.sum()
+    pseudo = PSEUDO / len(points.weights)
+    variances = (shares[:, None] * variances + pseudo * common) / (shares[:, None] + pseudo)
+    return centres, np.maximum(variances, VARIANCE_FLOOR * pooled), shares / shares.sum()
+
+
+def _pooled(points: Points) -> Floats:
+    """Variance of everything (d,), never 0."""
+    mean = points.weights @ points.means
+    pooled: Floats = points.weights @ ((points.means - mean) ** 2 + points.variances) + 1e-6
+    return pooled
+
+
+def _k_means(points: Points, centres: Floats) -> tuple[Floats, Indices]:
+    """Lloyd's weighted k-means; a centre that loses all its points stays where it is."""
+    count = len(centres)
+    labels = _distances(points.means, centres).argmin(axis=1)
+    for _ in range(ROUNDS):
+        member = (labels[:, None] == np.arange(count)) * points.weights[:, None]
+        masses = member.sum(axis=0)
+        moved = np.where(masses[:, None] > 0, member.T @ points.means / np.maximum(masses, 1e-300)[:, None], centres)
+        shift = np.abs(moved - centres).max()
+        centres, labels = moved, _distances(points.means, moved).argmin(axis=1)
+        if shift < PRECISION:
+            break
+    return centres, labels
+
+
+def _spread_out(points: Points, count: int, generator: np.random.Generator) -> Floats:
+    """Greedy k-means++ (Arthur & Vassilvitskii 2007): every next centre the best of a few drawn by distance."""
+    chosen = [int(generator.choice(len(points.weights), p=points.weights))]
+    distance = _distances(points.means, points.means[chosen])[:, 0]
+    while len(chosen) < count:
+        chances = points.weights * distance
+        chances = chances / chances.sum() if chances.sum() > 0 else points.weights
+        drawn = generator.choice(len(chances), 2 + int(np.log(count)), p=chances)
+        closer = np.minimum(distance[:, None], _distances(points.means, points.means[drawn]))
+        best = int((points.weights @ closer).argmin())
+        chosen.append(int(drawn[best]))
+        distance = closer[:, best]
+    return points.means[chosen]
+
+
+def _distances(left: Floats, right: Floats) -> Floats:
+    """Squared distances (n, m)."""
+    apart = left[:, None] - right
+    distances: Floats = np.einsum("nmd,nmd->nm", apart, apart)
+    return distances
+
+
+def _log_sum(densities: Floats) -> Floats:
+    """Log of the sum of exponentials along k, (m,)."""
+    largest = densities.max(axis=1)
+    total: Floats = largest + np.log(np.exp(densities - largest[:, None]).sum(axis=1))
+    return total

@@ -1,0 +1,333 @@
+"""The online clusterer, with River's interface."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+from river import base
+
+from models import identity, macro
+from models.packed import pack, unpack
+from models.rows import UnknownFormat
+from models.segments import Mixture
+from models.summary import Scale, Summary
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+
+    class Frame(Protocol):
+        """A data frame, as far as it is needed: pandas and polars fit."""
+
+        @property
+        def columns(self) -> Sequence[str]: ...
+        def to_numpy(self) -> NDArray[Any]: ...
+
+
+FORMAT = 1
+#: Rows learned in one go; more are cut up, so that memory is bounded whatever comes in.
+BATCH = 1_000
+#: Rows that `learn_one` gathers before they are learned together.
+GATHERED = 32
+#: Weight from which a first fit makes sense.
+READY = 200.0
+#: A new fit replaces the published one when it explains a row better by this many nats on average.
+BETTER = 0.05
+#: Refits in a row that must wish for the same change of the clusters: one more, one less, or all begun afresh.
+PATIENCE = 3
+#: The scale forgets this many times slower than the micro-clusters.
+SCALE_LASTS = 4.0
+
+
+class MicroClusters(base.Clusterer):
+    """Two-phase online clustering with identities that stay.
+
+    Rows are gathered in micro-clusters [1]; a mixture of Gaussians with diagonal variances is fitted to these from
+    time to time [2], warm from the one before, and replaces it only when it is better. Its number of clusters moves
+    by one, when the simplified silhouette has asked for it three times in a row. A cluster's number, which
+    `predict_one` gives, is carried over refits by overlap of mass [3] and never given to another cluster; 0 is "no
+    clusters yet". The same rows in the same batches end in the same bytes.
+
+    Parameters
+    ----------
+    fewest, most
+        Bounds of the number of clusters, 1 and up.
+    budget
+        Micro-clusters kept after merging; there are at most twice as many. 50 to 500.
+    half_life
+        Rows after which the weight of a row has halved; inf: only `forget` fades.
+    refit_every
+        Rows between two fits; 0: only `refit` fits.
+    one_scale
+        Columns [from, to) that share one standard deviation, such as shares of a whole; (0, 0): none.
+    seed
+        Seed of the fresh starts of a fit.
+
+    Examples
+    --------
+    >>> model = MicroClusters(fewest=2, most=4, refit_every=100)
+    >>> for i in range(300):
+    ...     model.learn_one({"x": i % 2 + i % 7 / 100, "y": 0.0})
+    >>> model.predict_one({"x": 0.0, "y": 0.0}) != model.predict_one({"x": 1.0, "y": 0.0})
+    True
+
+    References
+    ----------
+    [1] Lang & Schubert, BETULA: Numerically stable CF-trees for BIRCH clustering, SISAP 2020.
+    [2] Lang & Schubert, BETULA: Fast clustering of large data with improved BIRCH CF-trees, Inf. Systems 2022.
+    [3] Spiliopoulou et al., MONIC: Modeling and monitoring cluster transitions, KDD 2006.
+
+    """
+
+    def __init__(  # noqa: PLR0913  # River's way: every parameter is an argument, or `clone` and grids cannot set it
+        self,
+        *,
+        fewest: int = 3,
+        most: int = 12,
+        budget: int = 150,
+        half_life: float = 50_000.0,
+        refit_every: int = 5_000,
+        one_scale: tuple[int, int] = (0, 0),
+        seed: int = 1,
+    ) -> None:
+        self.fewest, self.most = fewest, most
+        self.budget = budget
+        self.half_life = half_life
+        self.refit_every = refit_every
+        self.one_scale = one_scale
+        self.seed = seed
+        self.mixture: Mixture | None = None
+        self.numbers: tuple[int, ...] = ()
+        self.next_number = 1
+        self._features: tuple[Hashable, ...] = ()
+        self._scale = Scale.empty(0, one_scale)
+        self._summary = Summary.empty(0)
+        self._gathered: list[Floats] = []
+        self._since = 0.0
+        self._refits = 0
+        self._wish: int | None = None
+        self._wished = 0
+
+    @classmethod
+    def _unit_test_params(cls) -> Any:
+        yield {"fewest": 2, "most": 5, "budget": 20, "refit_every": 40}
+
+    @property
+    def weight(self) -> float:
+        """The faded number of rows learned."""
+        return float(self._summary.weights.sum())
+
+    # Learning
+
+    def learn_one(self, x: Mapping[Hashable, Any]) -> None:
+        """Learn a row; features never seen before are zero in all earlier rows."""
+        self._widen(x)
+        self._gathered.append(self._row(x))
+        if len(self._gathered) >= GATHERED:
+            self._learn_gathered()
+
+    def learn_many(self, X: NDArray[Any] | Frame, weights: Floats | None = None) -> None:
+        """Learn rows (n, d) with weights (n,), 1 each by default; rows with NaN or infinity are left out."""
+        self._learn_gathered()
+        if not isinstance(X, np.ndarray):
+            self._widen(X.columns)
+        elif not self._features:
+            self._widen(range(X.shape[1]))
+        rows = self._rows(X)
+        weights = np.ones(len(rows)) if weights is None else np.asarray(weights, np.float64)
+        finite = np.isfinite(rows).all(axis=1)
+        rows, weights = rows[finite], weights[finite]
+        for begin in range(0, len(rows), BATCH):
+            self._learn(rows[begin : begin + BATCH], weights[begin : begin + BATCH])
+
+    def forget(self, half_lives: float) -> None:
+        """Let everything learned so far fade by 2^-half_lives."""
+        self._summary.fade(0.5**half_lives)
+        self._scale.fade(0.5 ** (half_lives / SCALE_LASTS))
+
+    def _learn(self, rows: Floats, weights: Floats) -> None:
+        self.forget(float(weights.sum()) / self.half_life)
+        rows = self._scale.cut_off(rows)
+        self._scale.learn(rows, weights)
+        self._summary.learn(rows, weights, self._scale, self.budget)
+        self._since += float(weights.sum())
+        due = self.refit_every if self.mixture is not None else min(self.refit_every, READY)
+        if self.refit_every and self._since >= due:
+            self.refit()
+
+    def _learn_gathered(self) -> None:
+        if self._gathered:
+            rows, self._gathered = np.array(self._gathered), []
+            self._learn(rows, np.ones(len(rows)))
+
+    # Fitting
+
+    def refit(self) -> identity.Lineage | None:
+        """Fit the mixture anew; who is who if it replaced the one before, None if that one stays."""
+        self._since = 0.0
+        if len(self._summary) == 0:
+            return None
+        self._refits += 1
+        points = self._points()
+        generator = np.random.default_rng([self.seed, self._refits])
+        if self.mixture is None:
+            fit = macro.first(points, self.fewest, self.most, generator)
+            mass = np.zeros((0, len(fit)))
+        else:
+            kept = self._carried(points, self.mixture)
+            fit = self._better(points, kept, generator)
+            if fit is kept:
+                return None
+            mass = identity.overlap(kept.labels, fit.labels, points.weights, (len(kept), len(fit)))
+        lineage = identity.trace(self.numbers, mass, self.next_number)
+        scale = self._scale
+        self.adopt(Mixture(mean=scale.mean, sd=scale.sd(), **_of(fit)), lineage.numbers)
+        return lineage
+
+    def adopt(self, mixture: Mixture, numbers: tuple[int, ...]) -> None:
+        """Go on from this mixture; `numbers` of its columns."""
+        self.mixture, self.numbers = mixture, numbers
+        self.next_number = max(self.next_number, *(number + 1 for number in numbers), 1)
+
+    def _better(self, points: macro.Points, kept: macro.Fit, generator: np.random.Generator) -> macro.Fit:
+        """The fit that is to replace `kept`, or `kept` itself; centres jump, come and go only after probation."""
+        warm = macro.improve(points, kept)
+        other = macro.alternative(points, warm, (self.fewest, self.most), generator)
+        wish = None if other is None else len(other) - len(warm)
+        self._wished = 0 if wish is None else 1 + (self._wished if wish == self._wish else 0)
+        self._wish = wish
+        if other is not None and self._wished >= PATIENCE:
+            self._wish, self._wished = None, 0
+            return other
+        return warm if warm.objective > kept.objective + BETTER else kept
+
+    def _points(self) -> macro.Points:
+        weights = self._summary.weights
+        variances = self._summary.deviations / weights[:, None] / self._scale.sd() ** 2
+        return macro.Points(self._scale.scaled(self._summary.means), variances, weights / weights.sum())
+
+    def _carried(self, points: macro.Points, mixture: Mixture) -> macro.Fit:
+        """The present mixture in today's scale, on today's points."""
+        ratio = mixture.sd / self._scale.sd()
+        centres = (mixture.mean - self._scale.mean) / self._scale.sd() + mixture.centres * ratio
+        return macro.evaluate(points, centres, mixture.variances * ratio**2, mixture.shares)
+
+    # Predicting
+
+    def predict_one(self, x: Mapping[Hashable, Any]) -> int:
+        """The number of the cluster of a row, 0 before the first fit."""
+        return int(self._predict(self._row(x)[None])[0])
+
+    def predict_many(self, X: NDArray[Any] | Frame) -> NDArray[np.int64]:
+        """The numbers (n,) of the clusters of rows (n, d)."""
+        return self._predict(self._rows(X))
+
+    def _predict(self, rows: Floats) -> NDArray[np.int64]:
+        if self.mixture is None:
+            return np.zeros(len(rows), np.int64)
+        columns = self.mixture.place(rows).argmax(axis=1)
+        numbers: NDArray[np.int64] = np.array(self.numbers, np.int64).take(columns)
+        return numbers
+
+    # Features by name
+
+    def _row(self, x: Mapping[Hashable, Any]) -> Floats:
+        return np.array([_number(x.get(feature)) for feature in self._features])
+
+    def _rows(self, X: NDArray[Any] | Frame) -> Floats:
+        """Rows in the order of our features; a feature that is missing is zero."""
+        if isinstance(X, np.ndarray):
+            return np.ascontiguousarray(X, np.float64)
+        column_of: dict[Hashable, int] = {feature: column for column, feature in enumerate(X.columns)}
+        found = np.asarray(X.to_numpy(), np.float64)
+        blank = np.zeros((len(found), 1))
+        order = [column_of.get(feature, len(column_of)) for feature in self._features]
+        return np.concatenate((found, blank), axis=1).take(order, axis=1)
+
+    def _widen(self, features: Any) -> None:
+        """Make room for features not known yet."""
+        new = sorted(set(features).difference(self._features), key=str)
+        if not new:
+            return
+        self._features = (*self._features, *new)
+        size = len(self._features)
+        self._gathered = [np.pad(row, (0, size - len(row))) for row in self._gathered]
+        self._scale.widen(size)
+        self._summary.widen(size)
+        if self.mixture is not None:
+            self.mixture = _widened(self.mixture, size)
+
+    # Keeping
+
+    def snapshot(self) -> bytes:
+        """All that was learned as bytes, without pickle; feature names must be texts or integers."""
+        scale, summary = self._scale, self._summary
+        head = {
+            "format": FORMAT,
+            "parameters": self._get_params(),
+            "features": self._features,
+            "numbers": self.numbers,
+            "next_number": self.next_number,
+            "scale_weight": scale.weight,
+            "radius": summary.radius,
+            "since": self._since,
+            "refits": self._refits,
+            "wish": [self._wish, self._wished],
+        }
+        arrays = {
+            "scale_mean": scale.mean,
+            "scale_deviations": scale.deviations,
+            "weights": summary.weights,
+            "means": summary.means,
+            "deviations": summary.deviations,
+            "gathered": np.array(self._gathered).reshape(len(self._gathered), len(self._features)),
+        }
+        fit = {} if self.mixture is None else _of(self.mixture, "mean", "sd")
+        return pack(head, arrays | {f"fit_{name}": array for name, array in fit.items()})
+
+    @classmethod
+    def restore(cls, packed: bytes) -> MicroClusters:
+        """The model whose `snapshot` this is. Raises `UnknownFormat`."""
+        head, arrays = unpack(packed)
+        if head.get("format") != FORMAT:
+            raise UnknownFormat(f"a model snapshot of format {head.get('format')}")
+        parameters = head["parameters"]
+        model = cls(**parameters | {"one_scale": tuple(parameters["one_scale"])})
+        model.numbers, model.next_number = tuple(head["numbers"]), head["next_number"]
+        model._features = tuple(head["features"])
+        model._since, model._refits = head["since"], head["refits"]
+        model._wish, model._wished = head["wish"]
+        model._scale = Scale(head["scale_weight"], arrays["scale_mean"], arrays["scale_deviations"], model.one_scale)
+        model._summary = Summary(arrays["weights"], arrays["means"], arrays["deviations"], head["radius"])
+        model._gathered = list(arrays["gathered"])
+        fit = {name.removeprefix("fit_"): array for name, array in arrays.items() if name.startswith("fit_")}
+        model.mixture = Mixture(**fit) if fit else None
+        return model
+
+
+def _of(fit: macro.Fit | Mixture, *more: str) -> dict[str, Floats]:
+    return {name: getattr(fit, name) for name in (*more, "centres", "variances", "shares")}
+
+
+def _number(value: object) -> float:
+    """A finite number as it is, anything else as zero."""
+    return float(value) if isinstance(value, Real) and math.isfinite(value) else 0.0
+
+
+def _widened(mixture: Mixture, size: int) -> Mixture:
+    """A mixture with more features, on which all its clusters agree."""
+    missing = size - len(mixture.mean)
+    return replace(
+        mixture,
+        mean=np.pad(mixture.mean, (0, missing)),
+        sd=np.pad(mixture.sd, (0, missing), constant_values=1.0),
+        centres=np.pad(mixture.centres, ((0, 0), (0, missing))),
+        variances=np.pad(mixture.variances, ((0, 0), (0, missing)), constant_values=1.0),
+    )

@@ -1,0 +1,120 @@
+"""What people read: features in natural units, and a name for a segment from its centre."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain, count
+from typing import TYPE_CHECKING
+
+from models.rows import FEATURES
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+#: A decayed count with half-life H days settles at rate x H / ln 2.
+_DAYS_SLOW, _DAYS_FAST = 45 / math.log(2), 3 / math.log(2)
+#: Standard deviations from the average wallet at which a property deserves a word.
+NOTABLE = 0.5
+
+
+def _itself(value: float) -> float:
+    return value
+
+
+def _squared(value: float) -> float:
+    return value * value
+
+
+_NATURAL: dict[str, Callable[[float], float]] = {
+    "frequency": lambda value: math.expm1(value) / _DAYS_SLOW,
+    "frequency_fast": lambda value: math.expm1(value) / _DAYS_FAST,
+    "ticket": math.expm1,
+    "ticket_fast": math.expm1,
+    "ticket_spread": math.exp,
+    "wallet_size": math.expm1,
+    "leverage": math.exp,
+    "leverage_fast": math.exp,
+    "spot": _squared,
+    "derivatives": _squared,
+    "staking": _squared,
+    "lending": _squared,
+    "wallet": _squared,
+    "stable": _itself,
+    "sell": _itself,
+    "diversity": lambda value: 1.0 / max(value, 1e-3),
+}
+
+
+def natural(feature: str, value: float) -> float:
+    """A feature in the unit people think in, to four significant digits and a millionth.
+
+    frequency, frequency_fast: transactions a day; ticket, ticket_fast, wallet_size: USD; ticket_spread: factor by
+    which tickets vary; leverage, leverage_fast: times; products, stable, sell: share 0..1; diversity: assets.
+    """
+    return float(f"{round(_NATURAL[feature](value), 6):.4g}")
+
+
+def natural_row(row: NDArray[np.float64]) -> dict[str, float]:
+    """A feature row (16,) in natural units, by feature."""
+    return {feature: natural(feature, float(value)) for feature, value in zip(FEATURES, row, strict=True)}
+
+
+def name_for(centre: NDArray[np.float64], scaled: NDArray[np.float64], taken: Collection[str]) -> str:
+    """A name nobody has yet for the segment with this centre (16,), in feature units and scaled to the average."""
+    contrast = dict(zip(FEATURES, scaled.tolist(), strict=True))
+    kind = _kind(natural_row(centre), contrast)
+    return next(name for name in _candidates(kind, _adjectives(contrast), contrast) if name not in taken)
+
+
+def _kind(value: dict[str, float], contrast: dict[str, float]) -> str:
+    """What the wallets of a segment mostly do; on a young stream nobody has traded much, so busier than most counts."""
+    if value["derivatives"] >= 0.3:
+        return "leveraged traders" if value["leverage"] >= 1.5 else "derivatives traders"
+    if value["staking"] + value["lending"] >= 0.4:
+        return _yield_seekers(value["staking"], value["lending"])
+    if value["wallet"] >= 0.5:
+        return "transfer users"
+    return "traders" if value["frequency"] >= 1.0 or contrast["frequency"] >= NOTABLE / 2 else "holders"
+
+
+def _yield_seekers(staking: float, lending: float) -> str:
+    if staking >= 2 * lending:
+        return "stakers"
+    return "lenders" if lending >= 2 * staking else "DeFi users"
+
+
+#: Feature, the word for much of it, the word for little of it; in order of preference.
+_WORDS = (
+    ("wallet_size", "large", "small"),
+    ("frequency", "busy", "quiet"),
+    ("ticket", "big-ticket", "small-ticket"),
+    ("leverage", "leveraged", ""),
+    ("sell", "selling", "buying"),
+    ("stable", "cautious", "bold"),
+    ("diversity", "focused", "diversified"),
+    ("ticket_spread", "uneven", "regular"),
+    ("frequency_fast", "lately active", "lately calm"),
+)
+
+
+def _adjectives(contrast: dict[str, float]) -> list[str]:
+    """Words for what sets the segment apart, the most striking first."""
+    striking = sorted(_WORDS, key=lambda word: -abs(contrast[word[0]]))
+    notable = [word for word in striking if abs(contrast[word[0]]) >= NOTABLE]
+    words = [much if contrast[feature] > 0 else little for feature, much, little in notable]
+    return [word for word in words if word]
+
+
+def _candidates(kind: str, adjectives: list[str], contrast: dict[str, float]) -> Iterator[str]:
+    """Names from the plainest to the most particular; endless."""
+    if kind == "holders" and contrast["frequency"] <= -NOTABLE and contrast["wallet_size"] <= -NOTABLE:
+        yield "new and small"
+    plain: Iterable[str] = ["steady holders", "quiet holders"] if kind == "holders" else [kind]
+    if kind == "traders":
+        plain = ["active traders"]
+    fitting = [word for word in adjectives if word.split("-")[0] not in kind]
+    two = (f"{first} {second} {kind}" for first in fitting for second in fitting if first != second)
+    yield from chain(plain, (f"{word} {kind}" for word in fitting), two)
+    yield from (f"{next(iter(plain))} {number}" for number in count(2))

@@ -1,0 +1,224 @@
+"""The catalogue of segments: where a wallet's features place it, and what each segment is called."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.rows import FEATURES, SLOTS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: Scaled features are cut off at this many standard deviations: one absurd amount must not decide everything.
+WINSOR = 4.0
+#: Version of the JSON form.
+FORMAT = 1
+#: A segment without mass keeps a finite likelihood.
+LEAST_SHARE = 1e-9
+
+
+class UnusableCatalogue(ValueError):
+    """A text that is no catalogue this program can place wallets with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One segment: `number` >= 1 is its identity for ever, `slot` 0..15 its place in a wallet's evidence.
+
+    `share`: part of the learned wallets, 0..1. `born_version`: the catalogue that first had it.
+    """
+
+    number: int
+    slot: int
+    name: str
+    share: float
+    born_version: int
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mixture:
+    """A mixture of Gaussians with diagonal variances, over scaled features.
+
+    `mean`, `sd`: float64 (d,), the scale: z = clip((x - mean) / sd, -4, 4). `centres`, `variances`: float64 (k, d)
+    in units of z. `shares`: float64 (k,), adding up to 1.
+    """
+
+    mean: NDArray[np.float64]
+    sd: NDArray[np.float64]
+    centres: NDArray[np.float64]
+    variances: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
+    def scale(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Rows (n, d) in units of standard deviations, cut off at `WINSOR`."""
+        return np.clip((rows - self.mean) / self.sd, -WINSOR, WINSOR)
+
+    def place(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Log of share times density of every row under every component, float64 (n, k).
+
+        A constant common to all is left out; the softmax over k is the posterior. Bit-equal for a row alone
+        and among any others: no matrix product, whose last bits depend on the number of rows.
+        """
+        scaled = self.scale(np.ascontiguousarray(rows, np.float64))
+        powers = np.concatenate((scaled * scaled, scaled), axis=1)
+        weights, constants = self._terms
+        likelihood: NDArray[np.float64] = np.einsum("nd,kd->nk", powers, weights, optimize=False)
+        return likelihood + constants
+
+    @cached_property
+    def _terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The exponent as a polynomial in z: weights (k, 2d) of z squared and z, constants (k,)."""
+        precision = 1.0 / self.variances
+        weights = np.concatenate((-0.5 * precision, self.centres * precision), axis=1)
+        spread = (self.centres * self.centres * precision + np.log(self.variances)).sum(axis=1)
+        return weights, np.log(np.maximum(self.shares, LEAST_SHARE)) - 0.5 * spread
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Catalogue(Mixture):
+    """One published version of the segments; column j of `place` belongs to `segments[j]`.
+
+    `slot_since[s]`: the version in which slot s was last given to another segment; evidence older than that is void.
+    `whale_at`: 95th percentile of the feature `wallet_size`, in its units (log1p USD); inf while unknown.
+    `retired`: number of a segment that is no more -> number of the one that took its wallets, 0 for none.
+    """
+
+    version: int
+    segments: tuple[Segment, ...] = ()
+    slot_since: tuple[int, ...] = (0,) * SLOTS
+    whale_at: float = float("inf")
+    retired: dict[int, int] = field(default_factory=dict)
+
+    def column_of(self, number: int) -> int:
+        """The column of a segment, -1 if this version does not have it."""
+        return self._columns.get(number, -1)
+
+    def successor(self, number: int) -> int:
+        """The segment that stands for `number` in this version: itself, who took its wallets, or 0."""
+        seen: set[int] = set()
+        while number not in self._columns and number in self.retired and number not in seen:
+            seen.add(number)
+            number = self.retired[number]
+        return number if number in self._columns else 0
+
+    def centre(self, column: int) -> NDArray[np.float64]:
+        """The centre of a segment in the units of the features, float64 (d,)."""
+        centre: NDArray[np.float64] = self.mean + self.sd * self.centres[column]
+        return centre
+
+    @cached_property
+    def hash(self) -> str:
+        """16 hexadecimal digits that stand for the content."""
+        return hashlib.sha256(self.to_json()).hexdigest()[:16]
+
+    @cached_property
+    def _columns(self) -> dict[int, int]:
+        return {segment.number: column for column, segment in enumerate(self.segments)}
+
+    def to_json(self) -> bytes:
+        """The canonical form: one line, keys in order, every float as it is."""
+        content = {
+            "format": FORMAT,
+            "version": self.version,
+            "features": list(FEATURES),
+            "mean": self.mean.tolist(),
+            "sd": self.sd.tolist(),
+            "whale_at": None if np.isinf(self.whale_at) else self.whale_at,
+            "slot_since": list(self.slot_since),
+            "retired": {str(number): successor for number, successor in self.retired.items()},
+            "segments": [self._segment_json(column) for column in range(len(self.segments))],
+        }
+        return json.dumps(content, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
+
+    def _segment_json(self, column: int) -> dict[str, Any]:
+        segment = self.segments[column]
+        return {
+            "segment": f"s{segment.number}",
+            "slot": segment.slot,
+            "name": segment.name,
+            "share": segment.share,
+            "born_version": segment.born_version,
+            "weight": float(self.shares[column]),
+            "centre": self.centres[column].tolist(),
+            "variance": self.variances[column].tolist(),
+        }
+
+    @classmethod
+    def from_json(cls, text: bytes | str) -> Catalogue:
+        """The catalogue of a text made by `to_json`, in any layout. Raises `UnusableCatalogue`."""
+        try:
+            catalogue = _read(json.loads(text))
+        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            raise UnusableCatalogue(f"not a catalogue of segments: {problem!r}") from problem
+        fault = _fault(catalogue)
+        if fault:
+            raise UnusableCatalogue(f"not a usable catalogue of segments: {fault}")
+        return catalogue
+
+
+def _read(content: dict[str, Any]) -> Catalogue:
+    if content["format"] != FORMAT or content["features"] != list(FEATURES):
+        raise ValueError(f"format {content['format']} or its features are not those of this program")
+    segments = content["segments"]
+    whale_at = content["whale_at"]
+    return Catalogue(
+        version=int(content["version"]),
+        mean=np.array(content["mean"], np.float64),
+        sd=np.array(content["sd"], np.float64),
+        centres=_table(segments, "centre"),
+        variances=_table(segments, "variance"),
+        shares=np.array([segment["weight"] for segment in segments], np.float64),
+        segments=tuple(map(_read_segment, segments)),
+        slot_since=tuple(map(int, content["slot_since"])),
+        whale_at=float("inf") if whale_at is None else float(whale_at),
+        retired={int(number): int(successor) for number, successor in content["retired"].items()},
+    )
+
+
+def _read_segment(content: dict[str, Any]) -> Segment:
+    return Segment(
+        number=int(content["segment"].removeprefix("s")),
+        slot=int(content["slot"]),
+        name=str(content["name"]),
+        share=float(content["share"]),
+        born_version=int(content["born_version"]),
+    )
+
+
+def _table(segments: list[dict[str, Any]], key: str) -> NDArray[np.float64]:
+    return np.array([segment[key] for segment in segments], np.float64).reshape(len(segments), len(FEATURES))
+
+
+def _fault(catalogue: Catalogue) -> str | None:
+    """What would make placing wrong, or None."""
+    numbers = [segment.number for segment in catalogue.segments]
+    slots = [segment.slot for segment in catalogue.segments]
+    arrays = (catalogue.mean, catalogue.sd, catalogue.centres, catalogue.variances, catalogue.shares)
+    if catalogue.mean.shape != (len(FEATURES),) or catalogue.sd.shape != (len(FEATURES),):
+        return f"mean and sd need {len(FEATURES)} values each"
+    if len(set(numbers)) != len(numbers) or min(numbers, default=1) < 1:
+        return "segment ids must be s1 and up, each once"
+    if len(set(slots)) != len(slots) or not set(slots) <= set(range(SLOTS)) or len(catalogue.slot_since) != SLOTS:
+        return f"slots must be 0 to {SLOTS - 1}, each once"
+    if not all(np.isfinite(array).all() for array in arrays):
+        return "a number is not finite"
+    if (catalogue.sd <= 0).any() or (catalogue.variances <= 0).any():
+        return "sd and variance must be above 0"
+    return None
+
+
+#: Before anything is learned: no segments, every wallet unassigned.
+EMPTY_CATALOGUE = Catalogue(
+    version=0,
+    mean=np.zeros(len(FEATURES)),
+    sd=np.ones(len(FEATURES)),
+    centres=np.zeros((0, len(FEATURES))),
+    variances=np.ones((0, len(FEATURES))),
+    shares=np.zeros(0),
+)

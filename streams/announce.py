@@ -1,0 +1,179 @@
+"""Messages to other topics: packed into a partition's pending slot, then sent until Kafka has them.
+
+A message is sent only after the commit that holds it. The next commit clears the slot; after a crash the next owner
+sends it again, so a message may come twice, with the same content, and never not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import struct
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import structlog
+
+from streams.errors import Refused, Unavailable
+
+if TYPE_CHECKING:
+    from models.effects import Quarantined
+
+#: First byte of a pending slot that is not empty.
+FORMAT = 1
+#: How long messages are repeated before the worker gives up, and the pause between two tries.
+GIVE_UP_S, PAUSE_S = 600.0, 1.0
+#: What Kafka adds to a message; one this much below the limit fits.
+FRAMING = 4096
+#: More than the producer's batch size: a larger message is alone in its batch, so "too large" can only mean itself.
+ALONE = 32 * 1024
+SHA256 = "tidemark.rejected.sha256"
+
+_NONE = 0xFFFFFFFF
+_length = struct.Struct(">I")
+
+log = structlog.get_logger("tidemark.announce")
+
+
+class Message(NamedTuple):
+    """One message for Kafka; `value` None is a null value."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+    @property
+    def size(self) -> int:
+        headers = sum(len(name) + len(value or b"") for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
+
+
+#: Hands a message to Kafka's client; what it returns is done when Kafka has acknowledged it.
+Send = Callable[[Message], Awaitable[Awaitable[object]]]
+
+
+def pack(messages: Sequence[Message]) -> bytes:
+    """Messages -> the content of a pending slot; none -> empty."""
+    if not messages:
+        return b""
+    frames = [bytes([FORMAT])]
+    for message in messages:
+        parts = [message.topic.encode(), message.key, message.value]
+        for name, value in message.headers:
+            parts += [name.encode(), value]
+        frames.append(_length.pack(len(parts)))
+        frames += [_frame(part) for part in parts]
+    return b"".join(frames)
+
+
+def unpack(packed: bytes) -> list[Message]:
+    """The messages of a pending slot. Raises `Refused` on a format this program does not know."""
+    if not packed:
+        return []
+    if packed[0] != FORMAT:
+        raise Refused(
+            "Redis holds pending messages of another version: run the version that wrote them until it is idle"
+        )
+    messages, at = [], 1
+    while at < len(packed):
+        (count,) = _length.unpack_from(packed, at)
+        parts: list[bytes | None] = []
+        at += 4
+        for _ in range(count):
+            part, at = _part(packed, at)
+            parts.append(part)
+        messages.append(_message(parts))
+    return messages
+
+
+def quarantine(found: Quarantined, source: tuple[str, int], topic: str, largest: int) -> Message:
+    """A rejected record as it came, its own headers after ours; without its value if it is larger than `largest` bytes.
+
+    `source`: the topic and partition it came from. `topic`: where it goes.
+    """
+    record, (origin, partition) = found.record, source
+    ours = {
+        "reason": found.reason,
+        "detail": found.detail,
+        "topic": origin,
+        "partition": str(partition),
+        "offset": str(record.offset),
+    }
+    headers = tuple((f"tidemark.rejected.{name}", text.encode(errors="replace")) for name, text in ours.items())
+    message = Message(topic, record.key, record.value, headers + tuple(record.headers))
+    return message if message.size + FRAMING <= largest else shortened(message)
+
+
+def shortened(message: Message) -> Message:
+    """The message with an empty value and the SHA-256 of the value it had, after our own headers."""
+    ours = [header for header in message.headers if header[0].startswith("tidemark.rejected.")]
+    digest = hashlib.sha256(message.value or b"").hexdigest().encode()
+    headers = (*ours, (SHA256, digest), *message.headers[len(ours) :])
+    return message._replace(value=b"", headers=headers)
+
+
+class Outbox:
+    """Sends messages and waits for every acknowledgement; repeats what failed, in its order.
+
+    `too_large`: whether Kafka refused a message for its size.
+    """
+
+    def __init__(self, send: Send, too_large: Callable[[BaseException], bool], give_up_s: float = GIVE_UP_S) -> None:
+        self._send, self._too_large, self._give_up_s = send, too_large, give_up_s
+
+    async def announce(self, messages: Iterable[Message]) -> None:
+        """Raises `Unavailable` when Kafka has not taken all of them in time, `Refused` if it never will."""
+        left, started = list(messages), time.monotonic()
+        while left:
+            failed = [(m, problem) for m, problem in zip(left, await self._try(left), strict=True) if problem]
+            left = [self._again(message, problem) for message, problem in failed]
+            if failed:
+                problem = failed[0][1]
+                if time.monotonic() - started > self._give_up_s:
+                    raise Unavailable(f"Kafka does not take messages for {failed[0][0].topic} ({problem!r}): is it up?")
+                log.warning("messages not acknowledged, will repeat", messages=len(failed), problem=repr(problem))
+                await asyncio.sleep(PAUSE_S)
+
+    async def _try(self, messages: list[Message]) -> list[BaseException | None]:
+        """One try of each; None where Kafka has it."""
+        outcomes: list[BaseException | None] = [None] * len(messages)
+        sent = []
+        for number, message in enumerate(messages):
+            try:
+                sent.append((number, await self._send(message)))
+            except Exception as problem:  # noqa: BLE001 -- whatever it is, the message is not in Kafka
+                outcomes[number] = problem
+        results = await asyncio.gather(*(ack for _, ack in sent), return_exceptions=True)
+        for (number, _), result in zip(sent, results, strict=True):
+            outcomes[number] = result if isinstance(result, BaseException) else None
+        return outcomes
+
+    def _again(self, message: Message, problem: BaseException | None) -> Message:
+        if problem is None or not self._too_large(problem) or message.size < ALONE:
+            return message
+        rejected = message.headers[:1] and message.headers[0][0].startswith("tidemark.rejected.")
+        if not rejected or not message.value:
+            raise Refused(
+                f"{message.topic} does not take a message of {message.size} bytes: raise its max.message.bytes "
+                "(`tidemark topics check`)"
+            )
+        return shortened(message)
+
+
+def _frame(part: bytes | None) -> bytes:
+    return _length.pack(_NONE) if part is None else _length.pack(len(part)) + part
+
+
+def _part(packed: bytes, at: int) -> tuple[bytes | None, int]:
+    (length,) = _length.unpack_from(packed, at)
+    at += 4
+    return (None, at) if length == _NONE else (packed[at : at + length], at + length)
+
+
+def _message(parts: list[bytes | None]) -> Message:
+    topic, key, value, *headers = parts
+    names = [(name or b"").decode() for name in headers[::2]]
+    pairs = tuple(zip(names, headers[1::2], strict=True))
+    return Message((topic or b"").decode(), key, value, pairs)  # type: ignore[arg-type]  # Kafka knows headers without value

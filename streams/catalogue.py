@@ -1,0 +1,90 @@
+"""Which catalogue this worker places wallets with: the newest the overview has published, or a pinned one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import structlog
+
+from models.segments import EMPTY_CATALOGUE, Catalogue, UnusableCatalogue
+from streams.errors import Refused, WrongSettings
+from streams.ledger import OVERVIEW, Ledger
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LOOK_S, LOOK_IMPATIENTLY_S = 0.25, 0.02
+
+log = structlog.get_logger("tidemark.catalogue")
+
+
+class CatalogueWatch:
+    """Follows the overview's pointer in Redis; partitions look at `catalogue` between two commits.
+
+    `learned_until_ms`: event time up to which the overview has learned. `heard`: partition -> number of the newest
+    digest that was learned. `pinned`: a catalogue given by the settings, which then never changes.
+    """
+
+    def __init__(self, ledger: Ledger, pinned: Catalogue | None = None) -> None:
+        self.pinned = pinned is not None
+        self.catalogue = pinned or EMPTY_CATALOGUE
+        self.learned_until_ms = 0
+        self.heard: dict[int, int] = {}
+        self._ledger = ledger
+        self._impatient = 0
+        self._last = b""
+
+    async def run(self) -> None:
+        """Look again and again; never returns."""
+        while True:
+            await self.look()
+            await asyncio.sleep(LOOK_IMPATIENTLY_S if self._impatient else LOOK_S)
+
+    async def look(self) -> None:
+        """Read the pointer, and the catalogue if there is a newer one."""
+        (pointer,) = await self._ledger.read_strings(OVERVIEW, b"pointer")
+        if pointer is None or pointer == self._last:
+            return
+        found = json.loads(pointer)
+        if not self.pinned and found["hash"] != self.catalogue.hash and found["version"]:
+            await self._fetch(found["version"], found["hash"])
+        self.learned_until_ms = found["learned_until_ms"]
+        self.heard = {int(partition): number for partition, number in found["heard"].items()}
+        self._last = pointer
+
+    @contextmanager
+    def impatient(self) -> Iterator[None]:
+        """While somebody waits for the overview, look more often."""
+        self._impatient += 1
+        try:
+            yield
+        finally:
+            self._impatient -= 1
+
+    async def _fetch(self, version: int, digest: str) -> None:
+        (text,) = await self._ledger.read_strings(OVERVIEW, b"catalogue:%d" % version)
+        try:
+            catalogue = Catalogue.from_json(text or b"")
+        except UnusableCatalogue as problem:
+            raise Refused(
+                f"catalogue version {version} in Redis cannot be used ({problem}): run the version of Tidemark that "
+                "published it"
+            ) from problem
+        if catalogue.hash != digest:
+            raise Refused(f"catalogue version {version} in Redis is not the one published ({digest}): restore Redis")
+        log.info("catalogue", version=version, segments=len(catalogue.segments))
+        self.catalogue = catalogue
+
+
+def pinned_catalogue(path: Path) -> Catalogue:
+    """The catalogue of a file made by `tidemark segments --export`. Raises `WrongSettings`."""
+    try:
+        return Catalogue.from_json(path.read_bytes())
+    except (OSError, UnusableCatalogue) as problem:
+        raise WrongSettings(
+            (f"TIDEMARK_CATALOGUE: {path} is no catalogue ({problem}): make one with `tidemark segments --export`",)
+        ) from problem

@@ -1,0 +1,29 @@
+-- One batch of one partition: all of it or nothing.
+-- KEYS: mark, pending, hashes...
+-- ARGV: the mark as I know it, the new mark, the new pending slot,
+--       how many arguments are strings, then key, value, ...; then for each hash how many follow, then field, value, ...
+-- The keys of strings are in ARGV: they carry the hash tag of KEYS[1], so they live where it lives.
+-- Nothing after the comparison can fail on what is written: no value is read, added or parsed. Lua does not roll back.
+local found = redis.call('GET', KEYS[1]) or ''
+if found ~= ARGV[1] then return found end
+
+local CHUNK = 2000  -- 1,000 pairs; `unpack` fails from 4,000
+local at = 5
+local stop = at + ARGV[4]
+while at < stop do
+  local last = math.min(at + CHUNK, stop)
+  redis.call('MSET', unpack(ARGV, at, last - 1))
+  at = last
+end
+for hash = 3, #KEYS do
+  stop = at + 1 + ARGV[at]
+  at = at + 1
+  while at < stop do
+    local last = math.min(at + CHUNK, stop)
+    redis.call('HSET', KEYS[hash], unpack(ARGV, at, last - 1))
+    at = last
+  end
+end
+redis.call('SET', KEYS[2], ARGV[3])
+redis.call('SET', KEYS[1], ARGV[2])
+return ARGV[2]

@@ -1,0 +1,40 @@
+"""What can go wrong in the world outside, in one tree: bad data is a value and wrong code an assertion instead."""
+
+from __future__ import annotations
+
+
+class TidemarkError(Exception):
+    """A foreseeable failure: its text is one line that says why and what to do.
+
+    The tree, with the exit code of the command that meets it:
+
+    - TidemarkError         1  anything else foreseeable
+      - WrongSettings       2  the environment or the command line; every wrong setting is named at once
+      - Unavailable         1  Kafka or Redis does not answer (yet): trying again may help
+      - Refused             1  going on would count wrongly: a person has to decide
+      - Foreign             1  another worker owns what this one is about to write: this one has to go
+    """
+
+    exit_code = 1
+
+
+class WrongSettings(TidemarkError):
+    """Settings that cannot be used; `lines` has one line per wrong setting."""
+
+    exit_code = 2
+
+    def __init__(self, lines: tuple[str, ...]) -> None:
+        super().__init__("\n".join(lines))
+        self.lines = lines
+
+
+class Unavailable(TidemarkError):
+    """Kafka or Redis does not answer, or not in time."""
+
+
+class Refused(TidemarkError):
+    """What was found contradicts what was committed: no retry makes it right."""
+
+
+class Foreign(TidemarkError):
+    """Another owner has moved a partition's mark. This process must not go on; started again it is as good as any."""

@@ -1,0 +1,95 @@
+"""What a partition tells the overview: its learning rows, at most once a second, and how it waits for the model.
+
+A backlog must not outrun the model: sixty replayed days would be over before the first catalogue exists.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.observe import Digest
+from models.rules import DAY_MS
+from streams.announce import Message
+from streams.intake import CATCHING_UP_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from streams.catalogue import CatalogueWatch
+    from streams.ledger import Mark
+
+#: At most one digest a second and partition, but for one that the partition waits to be learned.
+DIGEST_S = 1.0
+#: How far (event time) a partition may be ahead of what the overview has learned.
+AHEAD_MS = 2 * DAY_MS
+WAIT_S, LOOK_AGAIN_S = 5.0, 0.02
+
+
+class Lessons:
+    """The learning rows of one partition on their way to the overview."""
+
+    def __init__(self, partition: int, topic: str, watch: CatalogueWatch) -> None:
+        self.waits = 0
+        self._partition, self._topic, self._watch = partition, topic, watch
+        self._rows: list[NDArray[np.float32]] = []
+        self._sent, self._sent_s = 0, time.monotonic()
+        self._deaf_at = -1  # what the overview had heard when a wait for it was given up
+
+    def digest(self, mark: Mark, learning: NDArray[np.float32], *, ahead: bool) -> Message | None:
+        """The digest that goes with the commit of `mark`, if it is time for one.
+
+        `learning`: float32 (n, 16), the rows of this commit. `ahead`: whether the partition will wait for the overview.
+        """
+        rows = [*self._rows, learning] if len(learning) else self._rows
+        due = rows and time.monotonic() - self._sent_s >= DIGEST_S
+        if not (due or ahead):
+            return None
+        together = np.concatenate(rows) if rows else learning
+        digest = Digest(self._partition, mark.number, mark.nonce, mark.clock_ms, together)
+        return Message(self._topic, str(self._partition).encode(), digest.pack())
+
+    def committed(self, mark: Mark, learning: NDArray[np.float32], *, sent: bool) -> None:
+        """The commit succeeded: its rows are under way, or wait for the next digest."""
+        if sent:
+            self._rows = []
+            self._sent, self._sent_s = mark.number, time.monotonic()
+        elif len(learning):
+            self._rows.append(learning)
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are rows that no digest has taken."""
+        return bool(self._rows)
+
+    def ahead(self, clock_ms: int, newest_ms: int) -> bool:
+        """Whether the partition is too far ahead of the model; never with a pinned catalogue or live traffic.
+
+        `newest_ms`: timestamp of the newest record, compared with the wall clock.
+        """
+        if self._watch.pinned or newest_ms > time.time() * 1000 - CATCHING_UP_MS:
+            return False
+        return clock_ms > self._watch.learned_until_ms + AHEAD_MS
+
+    async def keep_pace(self, clock_ms: int, newest_ms: int, closing: Callable[[], bool]) -> None:
+        """Wait while the overview has digests of ours to learn; give up after 5 s and count it.
+
+        After giving up there is no more waiting until the overview is heard of again: it may be gone.
+        """
+        deadline = time.monotonic() + WAIT_S
+        with self._watch.impatient():
+            while self.ahead(clock_ms, newest_ms) and self._unheard() and not closing():
+                if time.monotonic() > deadline:
+                    self.waits += 1
+                    self._deaf_at = self._watch.heard.get(self._partition, 0)
+                    return
+                await asyncio.sleep(LOOK_AGAIN_S)
+
+    def _unheard(self) -> bool:
+        heard = self._watch.heard.get(self._partition, 0)
+        return heard != self._deaf_at and self._sent > heard

@@ -1,0 +1,228 @@
+"""One partition from claim to hand-over: gather, load, step, commit, announce, acknowledge; strictly in turn.
+
+The rules of this file:
+ 1. A partition's state lives in Redis under one mark. Who wants to change it must quote the whole mark.
+ 2. Caches belong to a `Partition`, and it dies with every revocation, that of a partition which comes back included.
+ 3. Commit, then announce, then acknowledge. Each may be repeated, none may be skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.counters import Cell, Codes, add_cells, decode_cell, encode_cell
+from models.rows import ROW
+from models.state import Batch, State, Totals
+from models.step import step
+from streams.announce import Message, quarantine
+from streams.cache import WalletCache
+from streams.errors import Refused
+from streams.intake import next_offsets
+from streams.ledger import Writes
+from streams.lessons import Lessons
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from models.effects import Effects, Quarantined
+    from models.rules import Rules
+    from streams.cache import Lookup
+    from streams.catalogue import CatalogueWatch
+    from streams.intake import Inbox, Taken
+    from streams.ledger import Ledger, Mark
+    from streams.settings import Settings
+    from streams.tenure import Tenure
+
+#: Between two commits, unless a batch was full: lets small batches grow.
+PAUSE_S = 0.003
+#: ROI cells remembered; beyond it all are forgotten and read again as they are needed.
+CELLS_KEPT = 100_000
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a worker's partitions have done since its start."""
+
+    records: int = 0
+    batches: int = 0
+    changes: int = 0
+    rejected: int = 0
+    missed_wallets: int = 0
+    waits: int = 0
+    load_s: float = 0.0
+    step_s: float = 0.0
+    commit_s: float = 0.0
+    announce_s: float = 0.0
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What all partitions of a worker share. `largest`: bytes of the largest message the producer sends."""
+
+    settings: Settings
+    rules: Rules
+    ledger: Ledger
+    watch: CatalogueWatch
+    largest: int
+    tally: Tally = field(default_factory=Tally)
+
+
+class Partition:
+    """Everything this process knows of partition `number` while it owns it."""
+
+    def __init__(self, number: int, tenure: Tenure, inbox: Inbox, around: Surroundings, cache_wallets: int) -> None:
+        self.number, self.inbox = number, inbox
+        self._tenure, self._around = tenure, around
+        self._cache = WalletCache(cache_wallets)
+        self._totals, self._codes = Totals(), Codes()
+        self._cells: dict[bytes, Cell] = {}
+        self._lessons = Lessons(number, around.settings.digests_topic, around.watch)
+
+    async def run(self) -> None:
+        """Work until the inbox closes, then hand over."""
+        await self._begin()
+        limit = self._around.settings.batch_records
+        while (taken := await self.inbox.gather(limit)) is not None:
+            await self._work(taken)
+            await self._keep_pace(taken)
+            if len(taken.records) < limit and not self.inbox.closing:
+                await asyncio.sleep(PAUSE_S)
+        await self._leave()
+
+    async def _begin(self) -> None:
+        ledger = self._around.ledger
+        (totals,) = await ledger.read_strings(self.number, b"totals")
+        codes = await ledger.read_hash(self.number, b"codes")
+        with _readable(self.number):
+            self._totals, self._codes = Totals.from_json(totals), Codes.of(codes)
+
+    async def _work(self, taken: Taken) -> None:
+        tally, began = self._around.tally, time.perf_counter()
+        lookup = await self._load(taken)  # 1. the wallets the step needs and the cache lacks
+        loaded = time.perf_counter()
+        state, effects = self._step(taken, lookup)  # 2. decide; nothing has happened yet
+        stepped = time.perf_counter()
+        cells = await self._count(effects)  # 3. the counters, absolute
+        mark = self._tenure.next_mark(
+            next_offsets(self._tenure.mark.offsets, taken), state.clock_ms, self._catalogue_mark()
+        )
+        messages = self._messages(mark, taken, effects)
+        await self._tenure.commit(mark, _writes(state, effects, cells), messages)  # 4. all of it, or nothing
+        committed = time.perf_counter()
+        self._remember(lookup, state, cells)  # 5. what is in Redis now
+        self._lessons.committed(mark, effects.learning, sent=self._has_digest(messages))
+        await self._tenure.announce(messages)  # 6. only what is committed
+        self.inbox.ack(dict(enumerate(mark.offsets)))  # 7. a courtesy to Kafka's lag tools
+        tally.load_s += loaded - began
+        tally.step_s += stepped - loaded
+        tally.commit_s += committed - stepped
+        tally.announce_s += time.perf_counter() - committed
+        _count(tally, taken, effects)
+
+    async def _load(self, taken: Taken) -> Lookup:
+        ledger = self._around.ledger
+        lookup = self._cache.look_up(taken.records)
+        if lookup.missing:
+            self._around.tally.missed_wallets += len(lookup.missing)
+            rows = await ledger.read(self.number, b"w", lookup.missing)
+            with _readable(self.number):
+                with_journal = self._cache.admit(lookup, rows)
+            journals = await ledger.read(self.number, b"j", with_journal)
+            with _readable(self.number):
+                self._cache.admit_journals(with_journal, journals)
+        return lookup
+
+    def _step(self, taken: Taken, lookup: Lookup) -> tuple[State, Effects]:
+        wallets, wallet_of = self._cache.copy(lookup)
+        mark = self._tenure.mark
+        before = State(self.number, mark.partitions, mark.clock_ms, self._totals, self._codes, wallets)
+        batch = Batch(taken.records, taken.lanes, wallet_of)
+        return step(before, batch, self._around.rules, self._around.watch.catalogue)
+
+    async def _count(self, effects: Effects) -> dict[bytes, Cell]:
+        """The new absolute values of the cells this batch adds to."""
+        unknown = [name for name in effects.cells.fields() if name not in self._cells]
+        if unknown:
+            stored = await self._around.ledger.read_fields(self.number, b"roi", unknown)
+            self._cells |= {name: decode_cell(cell) for name, cell in zip(unknown, stored, strict=True)}
+        return add_cells(self._cells, effects.cells)
+
+    def _messages(self, mark: Mark, taken: Taken, effects: Effects) -> list[Message]:
+        settings = self._around.settings
+        changes = [Message(settings.changes_topic, each.key, each.value, each.headers) for each in effects.changes]
+        rejected = [self._quarantine(each) for each in effects.rejected]
+        ahead = self._lessons.ahead(mark.clock_ms, taken.records[-1].timestamp)
+        digest = self._lessons.digest(mark, effects.learning, ahead=ahead)
+        return [*changes, *rejected, *([digest] if digest else [])]
+
+    def _quarantine(self, found: Quarantined) -> Message:
+        settings = self._around.settings
+        source = settings.inputs[found.lane]
+        return quarantine(found, (source, self.number), settings.rejected_topic, self._around.largest)
+
+    def _has_digest(self, messages: Sequence[Message]) -> bool:
+        return bool(messages) and messages[-1].topic == self._around.settings.digests_topic
+
+    def _catalogue_mark(self) -> tuple[int, str]:
+        catalogue = self._around.watch.catalogue
+        return catalogue.version, catalogue.hash
+
+    def _remember(self, lookup: Lookup, state: State, cells: dict[bytes, Cell]) -> None:
+        self._cache.keep(lookup, state.wallets)
+        self._totals, self._codes = state.totals, state.codes
+        if len(self._cells) > CELLS_KEPT:
+            self._cells.clear()
+        self._cells |= cells
+
+    async def _keep_pace(self, taken: Taken) -> None:
+        before = self._lessons.waits
+        newest_ms = taken.records[-1].timestamp
+        await self._lessons.keep_pace(self._tenure.mark.clock_ms, newest_ms, lambda: self.inbox.closing)
+        self._around.tally.waits += self._lessons.waits - before
+
+    async def _leave(self) -> None:
+        """Learning rows that no digest has taken go with a last commit; then nothing is left pending."""
+        if self._lessons.waiting:
+            mark = self._tenure.next_mark(self._tenure.mark.offsets)
+            last = self._lessons.digest(mark, np.empty((0, 0), np.float32), ahead=True)
+            messages = [last] if last else []
+            await self._tenure.commit(mark, Writes(), messages)
+            await self._tenure.announce(messages)
+        await self._tenure.leave()
+
+
+@contextmanager
+def _readable(partition: int) -> Iterator[None]:
+    """What is stored in a form this program does not know is a person's matter, not a traceback."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError) as problem:
+        raise Refused(
+            f"what Redis holds of partition {partition} cannot be read ({problem}): run the version of Tidemark that "
+            "wrote it, or restore Redis"
+        ) from problem
+
+
+def _writes(state: State, effects: Effects, cells: dict[bytes, Cell]) -> Writes:
+    """Everything a batch changes, as Redis stores it; every value absolute."""
+    packed, size = effects.rows.tobytes(), ROW.itemsize
+    strings = {b"w:" + key: packed[at * size : (at + 1) * size] for at, key in enumerate(effects.keys)}
+    strings |= {b"j:" + key: journal for key, journal in effects.journals.items()}
+    strings[b"totals"] = state.totals.to_json()
+    hashes = {b"roi": {name: encode_cell(cell) for name, cell in cells.items()}} if cells else {}
+    if effects.codes:
+        hashes[b"codes"] = {name: b"%d" % code for name, code in effects.codes.items()}
+    return Writes(strings, hashes)
+
+
+def _count(tally: Tally, taken: Taken, effects: Effects) -> None:
+    tally.records += len(taken.records)
+    tally.batches += 1
+    tally.changes += len(effects.changes)
+    tally.rejected += len(effects.rejected)

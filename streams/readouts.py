@@ -1,0 +1,294 @@
+"""What has been counted, as plain values: read from Redis and Kafka, with no worker needed."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from models.changes import UNASSIGNED, described, rfc3339, segment_id
+from models.counters import EMPTY_CELL, RULES, Cell, decode_cell, split_field, unescape
+from models.decisions import confidence
+from models.features import row_features
+from models.hashing import partitions_of
+from models.journeys import Journal
+from models.names import natural
+from models.rows import FEATURES, WHALE, unpack_rows
+from models.segments import EMPTY_CATALOGUE, Catalogue, UnusableCatalogue
+from models.state import Totals
+from streams.errors import Refused, TidemarkError
+from streams.ledger import LedgerReader
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from streams.ledger import Mark, Snapshot
+    from streams.settings import Settings
+
+_COUNTS = ("transactions", "touches", "duplicates", "late", "beyond_memory")
+_MONEY = ("revenue_micros", "cost_micros", "segment_changes", "wallets")
+Row = dict[str, Any]
+Cells = dict[bytes, Cell]
+
+
+def totals(settings: Settings) -> Row:
+    """The totals of all partitions together; zeros before the first commit."""
+    with closing(LedgerReader(settings.redis_url)) as reader:
+        return _totals(_snapshots(reader))
+
+
+def roi(settings: Settings) -> list[Row]:
+    """Five rows, one a rule, for every segment, campaign and channel with money; sums over all partitions."""
+    with closing(LedgerReader(settings.redis_url)) as reader:
+        return _roi(_snapshots(reader), _catalogue(settings, reader))
+
+
+def segments(settings: Settings) -> list[Row]:
+    """Every segment, largest first, then `unassigned`; empty before anything is known."""
+    with closing(LedgerReader(settings.redis_url)) as reader:
+        return _segments(_snapshots(reader), _catalogue(settings, reader))
+
+
+def catalogue(settings: Settings) -> Catalogue:
+    """The catalogue wallets are placed with. Raises `TidemarkError` while there is none."""
+    with closing(LedgerReader(settings.redis_url)) as reader:
+        found = _catalogue(settings, reader)
+    if not found.segments:
+        raise TidemarkError("there is no catalogue yet: it comes with the first segments, see `tidemark segments`")
+    return found
+
+
+class Overall(NamedTuple):
+    """Totals, roi and segments of the same snapshots. `clock_ms`: the newest event time, 0 before the first event."""
+
+    totals: Row
+    roi: list[Row]
+    segments: list[Row]
+    clock_ms: int
+
+
+def overall(settings: Settings) -> Overall:
+    """What the live view shows."""
+    with closing(LedgerReader(settings.redis_url)) as reader:
+        snapshots, found = _snapshots(reader), _catalogue(settings, reader)
+    clock_ms = max((snapshot.mark.clock_ms for snapshot in snapshots if snapshot.mark), default=0)
+    return Overall(_totals(snapshots), _roi(snapshots, found), _segments(snapshots, found), clock_ms)
+
+
+def records_read(totals: Row) -> int:
+    """How many records the totals account for."""
+    return int(totals["transactions"] + totals["touches"] + totals["duplicates"] + sum(totals["rejected"].values()))
+
+
+def wallet(settings: Settings, wallet_id: str) -> Row:
+    """One wallet. Raises `TidemarkError` for one that has no accepted event."""
+    key = wallet_id.encode()
+    with closing(LedgerReader(settings.redis_url)) as reader:
+        found = _catalogue(settings, reader)
+        for partition in _partitions_of(settings, key, reader.marks()):
+            row, journal, codes = reader.wallet(partition, key)
+            if row is not None:
+                touches = _touches(Journal.unpack(journal), codes) if journal else []
+                return {**_described(wallet_id, unpack_rows([row]), found), "touches": touches}
+    raise TidemarkError(f"no wallet {wallet_id!r}: none of its events was accepted; `tidemark wallets` lists all")
+
+
+def wallets(settings: Settings, segment: str | None = None) -> Iterator[Row]:
+    """Every wallet by a scan, each once; `segment`: only this one, such as `s3` or `unassigned`."""
+    seen: set[tuple[int, bytes]] = set()
+    with closing(LedgerReader(settings.redis_url)) as reader:
+        found = _catalogue(settings, reader)
+        for partition, key, stored in reader.wallets():
+            row = unpack_rows([stored])
+            if (segment is None or segment_id(int(row["segment"][0])) == segment) and (partition, key) not in seen:
+                seen.add((partition, key))
+                yield _described(key.decode(), row, found)
+
+
+def lag(settings: Settings) -> list[Row]:
+    """How far the committed mark is behind the last stable offset, for each input topic and partition.
+
+    `event_time_lag_ms`: wall clock minus the partition's event time; 0 where every record is committed, null where
+    none is.
+    """
+    from streams.topics import bounds
+
+    with closing(LedgerReader(settings.redis_url)) as reader:
+        marks = reader.marks()
+    now_ms = time.time_ns() // 1_000_000
+    rows = []
+    for lane, topic in enumerate(settings.inputs):
+        for partition, (begin, end) in enumerate(bounds(settings, topic)):
+            mark = marks.get(partition)
+            position = max(begin, mark.offsets[lane]) if mark else begin
+            behind = max(0, end - position)
+            late_ms = _event_time_lag_ms(behind, mark, now_ms)
+            rows.append(
+                {
+                    "topic": topic,
+                    "partition": partition,
+                    "position": position,
+                    "end": end,
+                    "lag": behind,
+                    "event_time_lag_ms": late_ms,
+                }
+            )
+    return rows
+
+
+def _event_time_lag_ms(behind: int, mark: Mark | None, now_ms: int) -> int | None:
+    if not behind:
+        return 0
+    return max(0, now_ms - mark.clock_ms) if mark and mark.clock_ms else None
+
+
+def _snapshots(reader: LedgerReader) -> list[Snapshot]:
+    """Each partition as one commit left it."""
+    return [reader.snapshot(partition) for partition in reader.marks()]
+
+
+def _catalogue(settings: Settings, reader: LedgerReader) -> Catalogue:
+    """The pinned catalogue, else the one the overview has published last, else the empty one."""
+    stored = settings.catalogue.read_bytes() if settings.catalogue else reader.overview().catalogue
+    try:
+        return Catalogue.from_json(stored) if stored else EMPTY_CATALOGUE
+    except UnusableCatalogue as error:
+        source = f"TIDEMARK_CATALOGUE ({settings.catalogue})" if settings.catalogue else "Redis"
+        raise Refused(f"{source} holds what is {error}") from error
+
+
+def _totals(snapshots: Sequence[Snapshot]) -> Row:
+    counted = [Totals.from_json(snapshot.totals) for snapshot in snapshots]
+    rejected: dict[str, int] = defaultdict(int)
+    for one in counted:
+        for reason, count in one.rejected.items():
+            rejected[reason] += count
+    return {
+        **{name: sum(getattr(one, name) for one in counted) for name in _COUNTS},
+        "rejected": dict(sorted(rejected.items())),
+        **{name: sum(getattr(one, name) for one in counted) for name in _MONEY},
+        "catalogue_version": max((s.mark.catalogue[0] for s in snapshots if s.mark), default=0),
+    }
+
+
+def _cells(snapshots: Sequence[Snapshot]) -> Cells:
+    """The counters of all partitions, added up, by field."""
+    cells: Cells = {}
+    for snapshot in snapshots:
+        for field, stored in snapshot.roi.items():
+            both = cells.get(field, EMPTY_CELL), decode_cell(stored)
+            cells[field] = tuple(map(sum, zip(*both, strict=True)))
+    return cells
+
+
+def _roi(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
+    rows = []
+    for field, (cost, *credited) in sorted(_cells(snapshots).items()):
+        if not (cost or any(credited)):
+            continue  # everything was taken back by a late touch
+        segment, campaign, channel = split_field(field)
+        place = {"segment": segment, "name": _name(segment, found), "campaign_id": campaign, "channel": channel}
+        for rule, revenue, conversions in zip(RULES, credited[:5], credited[5:], strict=True):
+            rows.append(
+                {
+                    **place,
+                    "rule": rule,
+                    "revenue_micros": revenue,
+                    "cost_micros": cost,
+                    "conversions_micros": conversions,
+                    "roi": (revenue - cost) / cost if cost else None,
+                }
+            )
+    return rows
+
+
+def _segments(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
+    held: dict[str, int] = defaultdict(int)
+    all_wallets = 0
+    for one in (Totals.from_json(snapshot.totals) for snapshot in snapshots):
+        all_wallets += one.wallets
+        for number, count in one.wallets_by_segment.items():
+            held[segment_id(number)] += count
+    if not (all_wallets or found.segments):
+        return []
+    named = {segment_id(segment.number) for segment in found.segments}
+    others = {segment for segment, count in held.items() if count and segment != UNASSIGNED}
+    held[UNASSIGNED] = all_wallets - sum(held[segment] for segment in others)
+    revenue: dict[str, int] = defaultdict(int)
+    for field, numbers in _cells(snapshots).items():
+        revenue[split_field(field)[0]] += numbers[1]  # the same under every rule
+    listed = sorted(named | others, key=lambda segment: (-held[segment], segment))
+    return [
+        {
+            "segment": segment,
+            "name": _name(segment, found),
+            "wallets": held[segment],
+            "share": held[segment] / all_wallets if all_wallets else 0.0,
+            "revenue_micros": revenue[segment],
+            "centre": _centre(segment, found),
+        }
+        for segment in (*listed, UNASSIGNED)
+    ]
+
+
+def _number(segment: str) -> int:
+    return 0 if segment == UNASSIGNED else int(segment.removeprefix("s"))
+
+
+def _name(segment: str, found: Catalogue) -> str:
+    return UNASSIGNED if segment == UNASSIGNED else described(_number(segment), found)["name"]
+
+
+def _centre(segment: str, found: Catalogue) -> dict[str, float]:
+    column = found.column_of(_number(segment))
+    return _natural(found.centre(column)) if column >= 0 else {}
+
+
+def _natural(features: NDArray[np.float64]) -> dict[str, float]:
+    """Features (16,) in the units people think in."""
+    return {name: natural(name, float(value)) for name, value in zip(FEATURES, features, strict=True)}
+
+
+def _described(wallet_id: str, row: NDArray[np.void], found: Catalogue) -> Row:
+    """A stored row (1,) in words; confidence is null for a wallet whose segment the catalogue does not have."""
+    number, features = int(row["segment"][0]), row_features(row)
+    column = found.column_of(number)
+    since_s = int(row["changed_s"][0])
+    return {
+        "wallet_id": wallet_id,
+        "segment": segment_id(number),
+        "name": _name(segment_id(number), found),
+        "since": rfc3339(since_s * 1000) if since_s else None,
+        "sequence": int(row["sequence"][0]),
+        "confidence": round(confidence(found.place(features)[0], column), 4) if column >= 0 else None,
+        "lifecycle": "active",
+        "whale": bool(row["flags"][0] & WHALE),
+        "features": _natural(features[0]),
+    }
+
+
+def _touches(journal: Journal, codes: dict[bytes, bytes]) -> list[Row]:
+    """The touches a wallet remembers, oldest first."""
+    names = {int(code): field.decode().split("|") for field, code in codes.items()}
+    return [
+        {
+            "occurred_at": rfc3339(touch.occurred_at_ms),
+            "event_id": touch.event_id.decode(),
+            "campaign_id": unescape(names[touch.code][0]),
+            "channel": unescape(names[touch.code][1]),
+        }
+        for touch in journal.touches
+    ]
+
+
+def _partitions_of(settings: Settings, key: bytes, marks: dict[int, Mark]) -> Sequence[int]:
+    """Where a wallet can be: one partition, or any if the producers' partitioner is not known."""
+    if settings.partitioner == "off" or not marks:
+        return list(marks)
+    count = next(iter(marks.values())).partitions
+    expected: list[int] = partitions_of([key], count, settings.partitioner).tolist()
+    return expected

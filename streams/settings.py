@@ -1,0 +1,353 @@
+"""The environment becomes one frozen value. Nothing else in Tidemark reads `os.environ`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, Field, FilePath, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from models.rules import DAY_MS, HOUR_MS, Rules
+from streams.errors import WrongSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from pydantic.fields import FieldInfo
+
+PREFIX = "TIDEMARK_"
+_TOPIC = r"^[A-Za-z0-9._-]{1,200}$"
+_HOSTS = r"^[^\s:/@,]+:\d{1,5}(,[^\s:/@,]+:\d{1,5})*$"
+_MASK = "********"
+_DURATION = "milliseconds"
+
+
+def _setting(default: Any, meaning: str, *, unit: str = "", allowed: str = "", **bounds: Any) -> Any:
+    """A field that carries what a person must know: unit, meaning, and what is allowed in words."""
+    return Field(default=default, description=meaning, json_schema_extra={"unit": unit, "allowed": allowed}, **bounds)
+
+
+def _redis_url(url: SecretStr) -> SecretStr:
+    parts = urlsplit(url.get_secret_value())
+    if parts.scheme not in {"redis", "rediss", "unix"} or parts.port == 0:  # .port raises ValueError if it is no number
+        raise ValueError("not a Redis URL")
+    return url
+
+
+class Settings(BaseSettings):
+    """Every setting of Tidemark, read from `TIDEMARK_<NAME>`; an empty variable means the default.
+
+    Times are integer milliseconds. Use `load()` at the edge: it turns every wrong setting into one line.
+    Keyword arguments win over the environment (tests, the demo).
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    kafka: str = _setting(
+        "localhost:9092", "Kafka brokers to begin with", allowed="host:port, several with commas", pattern=_HOSTS
+    )
+    redis: Annotated[SecretStr, AfterValidator(_redis_url)] = _setting(
+        SecretStr("redis://localhost:6379/0"),
+        "Redis: the system of record",
+        allowed="a redis://, rediss:// or unix:// URL",
+    )
+    topic_transactions: str = _setting(
+        "wallet.transactions", "input topic of wallet transactions", allowed="a Kafka topic name", pattern=_TOPIC
+    )
+    topic_touches: str = _setting(
+        "campaign.touches", "input topic of campaign touches", allowed="a Kafka topic name", pattern=_TOPIC
+    )
+    prefix: str = _setting(
+        "tidemark.",
+        "how the names of Tidemark's own topics begin",
+        allowed="letters, digits, '.', '_' and '-', at most 200",
+        pattern=r"^[A-Za-z0-9._-]{0,200}$",
+    )
+    group: str = _setting(
+        "tidemark",
+        "Kafka consumer group of the workers",
+        allowed="letters, digits, '.', '_' and '-', 1 to 200",
+        pattern=_TOPIC,
+    )
+    partitions: int = _setting(
+        12, "partitions of each input topic; used by `topics create`", unit="partitions", ge=1, le=10_000
+    )
+    catalogue: FilePath | None = _setting(
+        None,
+        "place wallets with this frozen catalogue; learning goes on beside it",
+        allowed="a file made by `tidemark segments --export`",
+    )
+    partitioner: Literal["murmur2", "crc32", "off"] = _setting(
+        "murmur2", "how producers choose a partition: Java's default, librdkafka's default, or not checked"
+    )
+    allowed_lateness: int = _setting(
+        HOUR_MS,
+        "an event older than the clock minus this counts as late; a late touch re-credits nothing older",
+        unit=_DURATION,
+        ge=0,
+        le=30 * DAY_MS,
+    )
+    look_back_ms: int = _setting(
+        30 * DAY_MS,
+        "a touch earns credit for transactions up to this much later",
+        unit=_DURATION,
+        ge=1,
+        le=366 * DAY_MS,
+    )
+    future_ms: int = _setting(
+        600_000,
+        "an event later than its record's timestamp plus this is rejected as from_the_future",
+        unit=_DURATION,
+        ge=0,
+        le=DAY_MS,
+    )
+    clock_step_ms: int = _setting(
+        DAY_MS, "one event moves the clock of a partition by at most this", unit=_DURATION, ge=1000, le=366 * DAY_MS
+    )
+    touches_kept: int = _setting(128, "touches of a wallet kept for credit", unit="touches", ge=1, le=1024)
+    fees_kept: int = _setting(
+        256, "transactions with a fee of a wallet kept for re-credit", unit="transactions", ge=5, le=4096
+    )
+    evidence: int = _setting(
+        5, "transactions a wallet needs before it is given a segment", unit="transactions", ge=1, le=1000
+    )
+    switch_at: float = _setting(
+        10.0, "score another segment must gain over a wallet's own before the wallet moves", unit="nats", gt=0, le=1000
+    )
+    segments_min: int = _setting(3, "fewest segments the model may choose", unit="segments", ge=1, le=16)
+    segments_max: int = _setting(12, "most segments the model may choose", unit="segments", ge=1, le=16)
+    cache_wallets: int = _setting(
+        100_000,
+        "wallets a worker keeps in memory, all its partitions together",
+        unit="wallets",
+        ge=1000,
+        le=100_000_000,
+    )
+    batch_records: int = _setting(1000, "records of one commit at most", unit="records", ge=1, le=1000)
+    buffer_records: int = _setting(
+        4000, "records read ahead for each topic and partition", unit="records", ge=1000, le=1_000_000
+    )
+    fetch_min_bytes: int = _setting(
+        1,
+        "Kafka answers a fetch when it has this much; 65536 saves CPU at thousands of events/s",
+        unit="bytes",
+        ge=1,
+        le=1 << 20,
+    )
+    fetch_wait_ms: int = _setting(20, "Kafka answers a fetch after this at the latest", unit=_DURATION, ge=1, le=500)
+    session_timeout_ms: int = _setting(
+        10_000,
+        "a worker silent for this long loses its partitions; the broker's group.min.session.timeout.ms is the floor",
+        unit=_DURATION,
+        ge=1000,
+        le=300_000,
+    )
+    kafka_security: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = _setting(
+        "PLAINTEXT", "how to speak with the brokers"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = _setting(
+        "PLAIN", "how to sign in, with SASL_PLAINTEXT and SASL_SSL"
+    )
+    kafka_user: str | None = _setting(
+        None, "user name, with SASL_PLAINTEXT and SASL_SSL", allowed="a text", min_length=1
+    )
+    kafka_password: SecretStr | None = _setting(
+        None, "password, with SASL_PLAINTEXT and SASL_SSL", allowed="a text", min_length=1
+    )
+    kafka_ca: FilePath | None = _setting(
+        None,
+        "certificates to trust, with SSL and SASL_SSL; default: those of the system",
+        allowed="a PEM file that exists",
+    )
+    instance_id: str | None = _setting(
+        None,
+        "name of this worker for ever (static membership): its restart moves no partition of others",
+        allowed="letters, digits, '.', '_' and '-', 1 to 200",
+        pattern=_TOPIC,
+    )
+    embedded: bool = _setting(
+        default=False,
+        meaning="set by `tidemark demo`: its broker knows no idempotent producer",
+        allowed="true or false",
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = _setting("INFO", "how much is logged on stderr")
+
+    @model_validator(mode="after")
+    def _together(self) -> Self:
+        if self.segments_min > self.segments_max:
+            raise ValueError(f"{PREFIX}SEGMENTS_MIN: must not be above {PREFIX}SEGMENTS_MAX")
+        if self.kafka_security.startswith("SASL") and not (self.kafka_user and self.kafka_password):
+            raise ValueError(f"{PREFIX}KAFKA_SECURITY: SASL needs {PREFIX}KAFKA_USER and {PREFIX}KAFKA_PASSWORD")
+        if self.topic_transactions == self.topic_touches:
+            raise ValueError(f"{PREFIX}TOPIC_TOUCHES: must differ from {PREFIX}TOPIC_TRANSACTIONS")
+        return self
+
+    @property
+    def redis_url(self) -> str:
+        """The Redis URL with its password: for the connection only, never for a log."""
+        return self.redis.get_secret_value()
+
+    @property
+    def inputs(self) -> tuple[str, str]:
+        """Names of the two input topics in the order of the lanes: transactions, touches."""
+        return self.topic_transactions, self.topic_touches
+
+    @property
+    def topic_names(self) -> dict[str, str]:
+        """The contract's names of the inputs -> what they are called here."""
+        return {"wallet.transactions": self.topic_transactions, "campaign.touches": self.topic_touches}
+
+    @property
+    def changes_topic(self) -> str:
+        return f"{self.prefix}segment.changes"
+
+    @property
+    def catalogue_topic(self) -> str:
+        return f"{self.prefix}segments.catalogue"
+
+    @property
+    def rejected_topic(self) -> str:
+        return f"{self.prefix}events.rejected"
+
+    @property
+    def alerts_topic(self) -> str:
+        return f"{self.prefix}alerts"
+
+    @property
+    def digests_topic(self) -> str:
+        return f"{self.prefix}batch.digests"
+
+    def rules(self) -> Rules:
+        """The part of the settings that decides what is written: the same for every worker of a group."""
+        return Rules(
+            lateness_ms=self.allowed_lateness,
+            future_ms=self.future_ms,
+            clock_step_ms=self.clock_step_ms,
+            look_back_ms=self.look_back_ms,
+            touches_kept=self.touches_kept,
+            fees_kept=self.fees_kept,
+            evidence=self.evidence,
+            partitioner=self.partitioner,
+            switch_at=self.switch_at,
+            fewest_segments=self.segments_min,
+            most_segments=self.segments_max,
+            transactions_topic=self.topic_transactions,
+            touches_topic=self.topic_touches,
+            source=f"/tidemark/{self.group}",
+        )
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a child process that shall read equal settings, secrets included."""
+        inherited = {name: text for name, text in os.environ.items() if not name.startswith(PREFIX)}
+        return inherited | {_variable(name): _plain(value) for name, value in self if value is not None}
+
+
+class Explained(BaseModel):
+    """One setting as `tidemark settings` shows it: values as text, secrets masked."""
+
+    name: str
+    value: str
+    default: str
+    unit: str
+    allowed: str
+    meaning: str
+
+
+def load() -> Settings:
+    """Read the settings from the environment, or raise `WrongSettings` with one line for every wrong one."""
+    lines = _unknown(os.environ)
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        lines += [_line(problem) for problem in error.errors(include_url=False, include_input=False)]
+        raise WrongSettings(tuple(lines)) from None
+    if lines:
+        raise WrongSettings(tuple(lines))
+    return settings
+
+
+def defaults(kafka: str, redis: str, **changed: Any) -> Settings:
+    """The defaults, whatever the environment says, but for these; they are trusted, not validated."""
+    return Settings.model_construct(kafka=kafka, redis=SecretStr(redis), **changed)
+
+
+def explain(settings: Settings) -> list[Explained]:
+    """Every setting with value, default, unit, bounds and meaning; secrets masked."""
+    return [
+        Explained(
+            name=_variable(name),
+            value=_shown(getattr(settings, name), is_url=name == "redis"),
+            default=_shown(field.default, is_url=name == "redis"),
+            unit=_extra(field, "unit"),
+            allowed=_allowed(field),
+            meaning=field.description or "",
+        )
+        for name, field in Settings.model_fields.items()
+    ]
+
+
+def without_password(url: str) -> str:
+    """The URL with the password of its user part and of its query replaced by stars."""
+    hidden = re.sub(r"(://[^:@/]*:).*@", rf"\g<1>{_MASK}@", url, flags=re.DOTALL)
+    return re.sub(r"(password=)[^&#]*", rf"\g<1>{_MASK}", hidden)
+
+
+def _variable(name: str) -> str:
+    return PREFIX + name.upper()
+
+
+def _unknown(environment: Iterable[str]) -> list[str]:
+    """A misspelt variable would be ignored in silence: say so, with the nearest name."""
+    known = [_variable(name) for name in Settings.model_fields]
+    lines = []
+    for name in sorted(environment):
+        if name.startswith(PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            advice = f"did you mean {near[0]}?" if near else "`tidemark settings` lists all"
+            lines.append(f"{name}: no such setting; {advice}")
+    return lines
+
+
+def _line(problem: Mapping[str, Any]) -> str:
+    """What is allowed, never what was given: that may be a secret in the wrong place."""
+    if not problem["loc"]:
+        return str(problem["ctx"]["error"])
+    name = str(problem["loc"][0])
+    return f"{_variable(name)}: must be {_allowed(Settings.model_fields[name])}"
+
+
+def _allowed(field: FieldInfo) -> str:
+    """What the field takes, in words: the stated text, the closed list, or the bounds."""
+    if stated := _extra(field, "allowed"):
+        return stated
+    if choices := getattr(field.annotation, "__args__", ()):
+        return "one of " + ", ".join(str(choice) for choice in choices)
+    lowest, above, highest = (_bound(field, name) for name in ("ge", "gt", "le"))
+    number = "a whole number" if field.annotation is int else "a number"
+    begin = f"from {lowest}" if lowest is not None else f"above {above}"
+    return f"{number} {begin} to {highest} ({_extra(field, 'unit')})"
+
+
+def _bound(field: FieldInfo, name: str) -> object:
+    return next((getattr(bound, name) for bound in field.metadata if hasattr(bound, name)), None)
+
+
+def _extra(field: FieldInfo, name: str) -> str:
+    extra = field.json_schema_extra
+    return str(extra[name]) if isinstance(extra, dict) else ""
+
+
+def _shown(value: object, *, is_url: bool = False) -> str:
+    if isinstance(value, SecretStr):
+        return without_password(value.get_secret_value()) if is_url else _MASK
+    return "" if value is None else str(value)
+
+
+def _plain(value: object) -> str:
+    return value.get_secret_value() if isinstance(value, SecretStr) else str(value)

@@ -1,0 +1,166 @@
+"""Read-outs for people: plain values become tables and lines."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from streams.settings import Explained
+
+Row = dict[str, Any]
+NOTHING = "–"
+#: The rule shown where there is room for one.
+SHOWN_RULE = "position"
+
+
+def totals(found: Row) -> Table:
+    """What was counted, one line a number."""
+    table = _table("counted", "")
+    for name in ("transactions", "touches", "duplicates", "late", "beyond_memory"):
+        table.add_row(_words(name), _count(found[name]))
+    table.add_row("rejected", _count(sum(found["rejected"].values())))
+    for reason, count in found["rejected"].items():
+        table.add_row(f"  {_words(reason)}", _count(count), style="dim")
+    table.add_row("revenue", money(found["revenue_micros"]))
+    table.add_row("cost", money(found["cost_micros"]))
+    for name in ("segment_changes", "wallets", "catalogue_version"):
+        table.add_row(_words(name), _count(found[name]))
+    return table
+
+
+def roi(rows: Sequence[Row]) -> Table:
+    """One line for each segment, campaign and channel: cost, and revenue by each rule."""
+    rules = list(dict.fromkeys(row["rule"] for row in rows))
+    table = _table("segment", "campaign", "channel", "cost", *map(_words, rules), f"ROI ({_words(SHOWN_RULE)})", text=3)
+    lines: dict[tuple[str, ...], dict[str, Row]] = defaultdict(dict)
+    for row in rows:
+        place = f"{row['segment']} {row['name']}" if row["name"] != row["segment"] else row["segment"]
+        lines[place, row["campaign_id"] or NOTHING, row["channel"] or NOTHING][row["rule"]] = row
+    for place, by_rule in lines.items():
+        revenues = [money(by_rule[rule]["revenue_micros"]) for rule in rules]
+        shown = by_rule[SHOWN_RULE]
+        table.add_row(*place, money(shown["cost_micros"]), *revenues, _ratio(shown["roi"]))
+    return table
+
+
+def campaigns(rows: Iterable[Row], most: int) -> Table:
+    """ROI by campaign and channel over all segments, by the rule shown; the `most` with the most revenue first."""
+    table = _table("campaign", "channel", "cost", "revenue", "ROI", text=2)
+    sums: dict[tuple[str, str], list[int]] = defaultdict(lambda: [0, 0])
+    for row in rows:
+        if row["rule"] == SHOWN_RULE:
+            both = sums[row["campaign_id"] or "no campaign", row["channel"] or NOTHING]
+            both[0] += row["cost_micros"]
+            both[1] += row["revenue_micros"]
+    for (campaign, channel), (cost, revenue) in sorted(sums.items(), key=lambda item: -item[1][1])[:most]:
+        ratio = (revenue - cost) / cost if cost else None
+        table.add_row(campaign, channel, money(cost), money(revenue), _ratio(ratio))
+    return table
+
+
+def segments(rows: Sequence[Row]) -> Table:
+    """Every segment with its share and the three features its centre is told by."""
+    table = _table("segment", "name", "wallets", "share", "revenue", text=2)
+    for row in rows:
+        share = f"{row['share']:.1%}"
+        table.add_row(row["segment"], row["name"], _count(row["wallets"]), share, money(row["revenue_micros"]))
+    return table
+
+
+def wallet(found: Row) -> Table:
+    """One wallet, then its features and the touches it remembers."""
+    table = _table("wallet", found["wallet_id"], text=2)
+    for name in ("segment", "name", "since", "sequence", "confidence", "lifecycle"):
+        table.add_row(_words(name), NOTHING if found[name] is None else str(found[name]))
+    table.add_row("whale", "yes" if found["whale"] else "no")
+    for name, value in found["features"].items():
+        table.add_row(f"  {_words(name)}", f"{value:,.4g}", style="dim")
+    for touch in found["touches"]:
+        table.add_row("touch", f"{touch['occurred_at']}  {touch['campaign_id']}  {touch['channel']}")
+    return table
+
+
+def wallet_line(found: Row) -> str:
+    """One wallet in one line of plain text."""
+    sure = NOTHING if found["confidence"] is None else f"{found['confidence']:.2f}"
+    return f"{found['wallet_id']:<24} {found['segment']:<12} {sure:>5}  {found['name']}"
+
+
+def lag(rows: Iterable[Row]) -> Table:
+    """How far the commits are behind, for each topic and partition."""
+    table = _table("topic", "partition", "position", "end", "lag", "event time lag", text=1)
+    for row in rows:
+        late_ms = row["event_time_lag_ms"]
+        late = NOTHING if late_ms is None else f"{late_ms / 1000:,.1f} s"
+        table.add_row(row["topic"], *(_count(row[name]) for name in ("partition", "position", "end", "lag")), late)
+    return table
+
+
+def settings(found: Iterable[Explained]) -> Text:
+    """Every setting: what it is, what it may be, what it means."""
+    lines = []
+    for entry in found:
+        changed = entry.value != entry.default
+        default = f"; default {entry.default or 'none'}" if changed else ""
+        unit = f", in {entry.unit}" if entry.unit and entry.unit not in entry.allowed else ""
+        lines.append(Text.assemble((entry.name, "bold"), f"={entry.value}"))
+        lines.append(Text(f"    {entry.meaning}: {entry.allowed}{unit}{default}", style="dim"))
+    return Text("\n").join(lines)
+
+
+def change(event: Row) -> Text:
+    """One segment change in one line: who, from where to where, why."""
+    left = event["from"]["name"] if event["from"] else NOTHING
+    joined = event["to"]["name"] if event["to"] else NOTHING
+    line = Text.assemble(
+        (f"{event['occurred_at'][:16].replace('T', ' ')}  ", "dim"),
+        f"{_short(event['wallet_id'])}  {left} → ",
+        (joined, "bold"),
+    )
+    if why := ", ".join(map(_reason, event["reasons"])):
+        line.append(f"  {why}", "dim")
+    return line
+
+
+def money(micros: int) -> str:
+    """Micro-USD as dollars and cents."""
+    return f"${micros / 1e6:,.2f}"
+
+
+def _short(wallet_id: str) -> str:
+    return wallet_id if len(wallet_id) <= 14 else f"{wallet_id[:8]}…{wallet_id[-4:]}"
+
+
+def _reason(reason: Row) -> str:
+    before = "" if reason["before"] is None else f"{reason['before']:.3g} → "
+    return f"{_words(reason['feature'])} {before}{reason['after']:.3g}"
+
+
+def _table(*headings: str, text: int = 1) -> Table:
+    """A plain table; the first `text` columns are words, the rest numbers."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    for place, heading in enumerate(headings):
+        table.add_column(heading, justify="left" if place < text else "right", overflow="fold")
+    return table
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+def _ratio(ratio: float | None) -> str:
+    """A return: in percent, from tenfold on as a multiple."""
+    if ratio is None:
+        return NOTHING
+    return f"{ratio:+.0%}" if ratio < 10 else f"{ratio:,.0f}x"

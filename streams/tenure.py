@@ -1,0 +1,63 @@
+"""The time in which one worker owns one partition: its mark, and the way of a commit."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from streams.announce import Message, Outbox, pack, unpack
+from streams.ledger import Writes
+
+if TYPE_CHECKING:
+    from streams.ledger import Ledger, Mark
+
+
+def nonce() -> str:
+    """64 random bits: no two claims or commits carry the same mark."""
+    return secrets.token_hex(8)
+
+
+class Tenure:
+    """What the owner of a partition writes with: every commit quotes the whole mark of the one before.
+
+    `name`: number of the partition, or `overview`. `mark`: as this owner last read or wrote it.
+    """
+
+    def __init__(self, name: int | str, ledger: Ledger, outbox: Outbox, mark: Mark) -> None:
+        self.name, self.mark = name, mark
+        self._ledger, self._outbox = ledger, outbox
+        self._pending = False
+
+    async def inherit(self, pending: bytes) -> None:
+        """Send what the last owner may not have sent; it leaves the slot with the next commit."""
+        await self._outbox.announce(unpack(pending))
+        self._pending = bool(pending)
+
+    def next_mark(
+        self, offsets: tuple[int, ...], clock_ms: int | None = None, catalogue: tuple[int, str] | None = None
+    ) -> Mark:
+        """The mark of the next commit."""
+        return replace(
+            self.mark,
+            number=self.mark.number + 1,
+            offsets=offsets,
+            nonce=nonce(),
+            clock_ms=self.mark.clock_ms if clock_ms is None else clock_ms,
+            catalogue=self.mark.catalogue if catalogue is None else catalogue,
+        )
+
+    async def commit(self, mark: Mark, writes: Writes, messages: Sequence[Message]) -> None:
+        """Write everything or nothing; the messages are in the pending slot and not yet sent."""
+        await self._ledger.commit(self.name, (self.mark, mark), pack(messages), writes)
+        self.mark, self._pending = mark, bool(messages)
+
+    async def announce(self, messages: Sequence[Message]) -> None:
+        """Send what was committed, and wait until Kafka has it."""
+        await self._outbox.announce(messages)
+
+    async def leave(self) -> None:
+        """A clean hand-over leaves nothing pending: everything is announced, an empty commit says so."""
+        if self._pending:
+            await self.commit(self.next_mark(self.mark.offsets), Writes(), ())

@@ -1,0 +1,265 @@
+"""One worker: settings become a Faust app, its hooks become taking over and handing over, its end an exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import ssl
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any, cast
+
+import faust
+import structlog
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from faust.exceptions import ProducerSendError
+
+from streams import logs, topics
+from streams.announce import Message, Outbox
+from streams.catalogue import CatalogueWatch, pinned_catalogue
+from streams.errors import Unavailable
+from streams.intake import Place
+from streams.ledger import Ledger
+from streams.owner import Owner
+from streams.partition import Surroundings
+from streams.settings import Settings
+from streams.transport import TP, BatchApp, BatchConsumer, End, TakeOver, Tuning, arrivals, batch_channel
+
+#: At the start Kafka and Redis are given this long to answer.
+START_S = 15.0
+#: Leaving the group and closing connections may take this long; then the process ends without them.
+LEAVE_S = 5.0
+#: A claim may wait for Redis longer than Faust allows a seek, and than any Kafka request should take.
+PATIENT_S = 660.0
+LINE_S = 1.0
+
+log = structlog.get_logger("tidemark.worker")
+
+
+def run(settings: Settings) -> int:
+    """Work until SIGTERM; 0 after a clean hand-over. Raises `TidemarkError` when the worker must be started again."""
+    logs.configure(settings.log_level)
+    asyncio.run(Worker(settings).run())
+    return 0
+
+
+class Worker:
+    """A Faust app with one agent for both inputs and one for the digests, and the owner of what they read."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    async def run(self) -> None:
+        stopping = _stop_signal()
+        pinned = pinned_catalogue(self.settings.catalogue) if self.settings.catalogue else None
+        largest = await self._world_is_there()
+        self.ledger = Ledger(self.settings.redis_url)
+        watch = CatalogueWatch(self.ledger, pinned)
+        self.around = Surroundings(self.settings, self.settings.rules(), self.ledger, watch, largest)
+        self.app = _app(self.settings, self._take_over, largest)
+        self.owner = Owner(self.around, Outbox(self._send, _too_large), _Consumer(self.app))
+        self._connect()
+        problem = await self._until_the_end(stopping)
+        if problem:
+            self.owner.abandon()
+        left = await self._leave()
+        problem = _explained(problem) if problem else None
+        if not left:
+            _end_now(problem)
+        if problem:
+            raise problem
+
+    async def _world_is_there(self) -> int:
+        """Kafka with its topics and Redis, or one line that says what to do; the largest message to be sent, in bytes.
+
+        A record of the largest input is sent on with its headers and ours when it is rejected.
+        """
+        await asyncio.to_thread(topics.describe, self.settings, START_S)
+        largest = await asyncio.to_thread(topics.largest_input, self.settings)
+        ledger = Ledger(self.settings.redis_url, give_up_s=START_S)
+        await ledger.ping()
+        await ledger.close()
+        return largest + topics.ENVELOPE
+
+    def _connect(self) -> None:
+        """Faust's hooks: a stopping app skips the revocation, so the end is a hand-over too."""
+        self.app.agent(batch_channel(self.app, self.settings.inputs), name="intake")(self._intake)
+        self.app.agent(batch_channel(self.app, [self.settings.digests_topic]), name="digests")(self._digests)
+        self.app.on_partitions_revoked.connect(self._hand_over)
+        self.app.on_before_shutdown.connect(self._hand_over)
+
+    async def _until_the_end(self, stopping: asyncio.Event) -> BaseException | None:
+        """Work; None when a signal ends it, else the problem that does."""
+        signalled = asyncio.create_task(stopping.wait())
+        crashed = asyncio.create_task(self.app.wait_until_stopped())
+        starting = asyncio.create_task(self.app.start())
+        tasks = [
+            asyncio.create_task(each) for each in (self.around.watch.run(), self.owner.watch_topics(), self._tell())
+        ]
+        ends: set[asyncio.Future[Any]] = {signalled, crashed, starting, self.owner.failed, *tasks}
+        try:
+            while True:
+                done, ends = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if signalled in done:
+                    return None
+                if self.owner.failed in done:
+                    return self.owner.failed.result()
+                for task in done:
+                    if problem := task.exception():
+                        return problem
+                if crashed in done:
+                    return self.app.crash_reason or Unavailable("Kafka's client stopped: start the worker again")
+        finally:
+            for task in (signalled, crashed, starting, *tasks):
+                task.cancel()
+
+    async def _leave(self) -> bool:
+        """Leave the group, so that others need not wait for the session to time out; whether it worked in time."""
+        try:
+            await asyncio.wait_for(self.app.stop(), LEAVE_S)
+        except Exception as problem:  # noqa: BLE001 -- whatever it is, the process ends now
+            log.warning("kafka's client did not stop in time", problem=repr(problem))
+            return False
+        await self.ledger.close()
+        return True
+
+    # ------------------------------------------------------------------ what Faust calls
+
+    async def _take_over(self, tps: set[TP]) -> Mapping[TP, int]:
+        places = await self.owner.take_over({Place(*tp) for tp in tps})
+        return {TP(*place): offset for place, offset in places.items()}
+
+    async def _hand_over(self, *_: Any, **__: Any) -> None:
+        await self.owner.hand_over()
+
+    async def _intake(self, stream: Any) -> None:
+        """The agent of both inputs: empties Faust's queue at once, partitions take from their own lanes."""
+        async for batch in arrivals(stream):
+            self.owner.deliver(Place(*batch.tp), batch.generation, batch)
+
+    async def _digests(self, stream: Any) -> None:
+        """The agent of the digests: the group gives their one partition to one worker."""
+        await self._intake(stream)
+
+    async def _send(self, message: Message) -> Any:
+        producer, headers = self.app.producer, list(message.headers)
+        return await producer.send(message.topic, message.key, message.value, None, None, headers)
+
+    # ------------------------------------------------------------------ what people read
+
+    async def _tell(self) -> None:
+        """One line a second while something happens. Never returns."""
+        told, told_at = asdict(self.around.tally), time.monotonic()
+        while True:
+            await asyncio.sleep(LINE_S)
+            tally, now = asdict(self.around.tally), time.monotonic()
+            if tally != told:
+                since = {name: round(value - told[name], 4) for name, value in tally.items()}
+                log.info("worked", seconds=round(now - told_at, 2), **since)
+            told, told_at = tally, now
+
+
+class _Consumer:
+    """Faust's consumer as the owner sees it."""
+
+    def __init__(self, app: BatchApp) -> None:
+        self._app = app
+
+    @property
+    def generation(self) -> object:
+        return self._app.consumer_generation_id
+
+    @property
+    def _consumer(self) -> BatchConsumer:
+        return cast("BatchConsumer", self._app.consumer)
+
+    def hold(self, place: Place) -> None:
+        self._consumer.hold(TP(*place))
+
+    def release(self, place: Place) -> None:
+        self._consumer.release(TP(*place))
+
+    def end(self, place: Place) -> End | None:
+        return self._consumer.end(TP(*place))
+
+    async def log_bounds(self, places: Iterable[Place]) -> dict[Place, tuple[int, int]]:
+        if self._app.tuning.embedded:  # its answers are wrong, and its logs are never cut
+            return dict.fromkeys(places, (0, sys.maxsize))
+        found = await self._consumer.log_bounds(TP(*place) for place in places)
+        return {Place(*tp): bounds for tp, bounds in found.items()}
+
+
+def _app(settings: Settings, take_over: TakeOver, largest: int) -> BatchApp:
+    """The app; `largest`: bytes of the largest message it sends, and a little more than the largest it reads."""
+    tuning = Tuning(settings.batch_records, settings.fetch_wait_ms, settings.fetch_min_bytes, settings.embedded)
+    session_s = settings.session_timeout_ms / 1000
+    return BatchApp(
+        settings.group,
+        tuning,
+        take_over,
+        broker=";".join(f"kafka://{host}" for host in settings.kafka.split(",")),
+        broker_credentials=_credentials(settings),
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=session_s / 12,
+        broker_rebalance_timeout=max(10.0, session_s),
+        broker_request_timeout=PATIENT_S,
+        broker_commit_interval=1.0,
+        consumer_auto_offset_reset="earliest",
+        consumer_group_instance_id=settings.instance_id,
+        consumer_max_fetch_size=largest,
+        consumer_metadata_max_age_ms=30_000,  # added partitions are noticed soon
+        producer_linger=0.002,
+        producer_max_request_size=largest,
+        value_serializer="raw",
+        store="memory://",
+        web_enabled=False,  # stock Faust opens port 6066 to everybody
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        table_standby_replicas=1,  # 0 would change the assignor: the inputs would no longer be co-partitioned
+        stream_wait_empty=False,
+        stream_buffer_maxsize=8,
+        agent_supervisor="mode.supervisors.CrashingSupervisor",  # the default one restarts an agent and skips its batch
+    )
+
+
+def _credentials(settings: Settings) -> Any:
+    security = settings.kafka_security
+    context = ssl.create_default_context(cafile=settings.kafka_ca) if security.endswith("SSL") else None
+    if security == "SSL":
+        return faust.SSLCredentials(context)
+    if security == "PLAINTEXT" or settings.kafka_password is None:
+        return None
+    password = settings.kafka_password.get_secret_value()
+    return faust.SASLCredentials(
+        username=settings.kafka_user, password=password, mechanism=settings.kafka_sasl_mechanism, ssl_context=context
+    )
+
+
+def _stop_signal() -> asyncio.Event:
+    stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    return stopping
+
+
+def _too_large(problem: BaseException) -> bool:
+    found = problem.__cause__ if isinstance(problem, ProducerSendError) else problem
+    return isinstance(found, MessageSizeTooLargeError)
+
+
+def _explained(problem: BaseException) -> BaseException:
+    """Kafka's own errors in one line; ours have one, and wrong code keeps its traceback."""
+    if isinstance(problem, KafkaError):
+        return Unavailable(f"Kafka's client gave up ({problem!r}): start the worker again")
+    return problem
+
+
+def _end_now(problem: BaseException | None) -> None:
+    """End the process although threads of Kafka's client still run: they would keep it alive."""
+    if problem:
+        print(f"tidemark: {problem}", file=sys.stderr)  # noqa: T201 -- the line that says why
+    sys.stderr.flush()
+    os._exit(1 if problem else 0)

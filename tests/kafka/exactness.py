@@ -1,0 +1,274 @@
+"""Is it exact? Simulated events through real workers that are killed, against an oracle that reads only the file.
+
+`scripts/check-exact` runs this large, tests/kafka/test_exactness.py small.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from streams.simulate import SimulationPlan, write
+from tests.kafka.cluster import KafkaServer, RedisServer, Worker
+from tests.kafka.processes import REPOSITORY
+from tests.kafka.reading import read_topic
+from tests.kafka.world import World
+from tests.oracle import oracle
+
+#: Totals that do not depend on how arrivals interleave.
+CERTAIN = ("transactions", "touches", "duplicates", "rejected", "revenue_micros", "cost_micros", "wallets")
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One run. `rate`: records a second of a live stream; None: everything is there before a worker starts.
+
+    `visits`: instead of being killed, one worker stays while another comes and goes so often.
+    """
+
+    events: int
+    seed: int = 7
+    workers: int = 2
+    kills: int = 3
+    visits: int = 0
+    rate: int | None = None
+    wallets: int = 2000
+    days: int = 30
+    say: Callable[[str], None] = field(default=lambda _: None)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What came out. `wrong`: sentences, none when all is exact. `facts`: figures for people."""
+
+    wrong: list[str]
+    facts: dict[str, Any]
+
+
+def run_trial(world: World, trial: Trial) -> Finding:
+    """Simulate, produce, kill and restart workers on the way, stop them cleanly, and compare everything."""
+    events = world.folder / "events.ndjson"
+    plan = SimulationPlan(
+        seed=trial.seed,
+        wallets=trial.wallets,
+        days=trial.days,
+        start=datetime.now(UTC).date() - timedelta(days=trial.days + 1),
+        late=0.01,
+        duplicates=0.01,
+        bad=0.01,
+        events=trial.events,
+    )
+    with events.open("w", encoding="utf-8") as out:
+        write(plan, out)
+    expected = oracle(events.read_text(encoding="utf-8").splitlines(), world.partitions)
+    trial.say("simulated; the oracle has counted")
+    world.run("topics", "create")
+    began = time.monotonic()
+    if trial.rate is None:
+        world.run("produce", str(events), seconds=600)
+        trial.say("produced; workers start")
+        workers = disturb(world, trial)
+    else:
+        workers = live(world, trial, events)
+    world.await_applied(trial.events, seconds=600)
+    world.await_no_lag()
+    exits = stop(workers)
+    seconds = time.monotonic() - began
+    trial.say(f"lag 0 and stopped after {seconds:.0f} s; comparing")
+    wrong = [f"exit codes {exits}"] if any(exits) else []
+    changes, facts = judge_changes(world)
+    wrong += [*judge_counters(world, expected), *changes, *judge_rejected(world, expected)]
+    return Finding(wrong, {"events": trial.events, "seconds": round(seconds, 1), **facts})
+
+
+def live(world: World, trial: Trial, events: Path) -> list[Worker]:
+    """The stream is produced at its rate while the workers live and die."""
+    command = [sys.executable, "-m", "streams", "produce", str(events), "--rate", str(trial.rate)]
+    with subprocess.Popen(command, cwd=REPOSITORY, env=world.environment(), stderr=subprocess.PIPE) as producer:
+        drain = threading.Thread(target=producer.communicate)
+        drain.start()
+        workers = disturb(world, trial)
+        drain.join()
+    assert producer.returncode == 0, f"produce: exit {producer.returncode}"
+    return workers
+
+
+def disturb(world: World, trial: Trial) -> list[Worker]:
+    """Start the workers and make their life hard; those that live at the end."""
+    return work_through_visits(world, trial) if trial.visits else work_through_kills(world, trial)
+
+
+def work_through_visits(world: World, trial: Trial) -> list[Worker]:
+    """One worker lives through it all while partitions leave it and come back: a stale cache would show."""
+    resident = world.worker("resident")
+    for visit in range(trial.visits):
+        world.await_applied(int(trial.events * (visit + 0.2) / (trial.visits + 1)), seconds=600)
+        visitor = world.worker(f"visitor-{visit}")
+        visitor.await_words('"event": "ready"')
+        world.await_applied(int(trial.events * (visit + 0.7) / (trial.visits + 1)), seconds=600)
+        visitor.terminate()
+        if visitor.wait() != 0:
+            raise RuntimeError(f"{visitor.name} ended badly:\n{visitor.tail()}")
+        trial.say(f"{visitor.name} came and went")
+    return [resident]
+
+
+def work_through_kills(world: World, trial: Trial) -> list[Worker]:
+    """Workers that are killed (-9) and started again, gated on what has been committed, not on time."""
+    chance = random.Random(trial.seed)
+    workers = [world.worker(f"worker-{number}", session_timeout_ms=6000) for number in range(trial.workers)]
+    for kill in range(trial.kills):
+        gate = int(trial.events * (kill + 0.3 + 0.4 * chance.random()) / (trial.kills + 0.5))
+        world.await_applied(gate, seconds=600)
+        victim = chance.choice(workers)
+        victim.kill()
+        trial.say(f"killed {victim.name} at {world.applied()} records")
+        victim.start()
+    return workers
+
+
+def stop(workers: list[Worker]) -> list[int]:
+    """SIGTERM to all; their exit codes."""
+    for worker in workers:
+        worker.terminate()
+    return [worker.wait() for worker in workers]
+
+
+# ------------------------------------------------------------------ the judges
+
+
+def judge_counters(world: World, expected: dict[str, Any]) -> Iterator[str]:
+    """Totals, and every ROI row summed over segments, against the oracle's integers."""
+    totals, roi = world.ask("totals"), world.ask("roi")
+    for name in CERTAIN:
+        if totals[name] != expected["totals"][name]:
+            yield f"totals.{name} is {totals[name]}, the oracle has {expected['totals'][name]}"
+    found: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for row in roi:
+        sums = found[row["campaign_id"], row["channel"], row["rule"]]
+        for place, name in enumerate(("revenue_micros", "cost_micros", "conversions_micros")):
+            sums[place] += row[name]
+    want = {
+        (row["campaign_id"], row["channel"], row["rule"]): [
+            row["revenue_micros"],
+            row["cost_micros"],
+            row["conversions_micros"],
+        ]
+        for row in expected["roi"]
+    }
+    for key in sorted({*want, *(key for key, sums in found.items() if any(sums))}, key=str):
+        if found.get(key) != want.get(key):
+            yield f"roi {key} is {found.get(key)}, the oracle has {want.get(key)}"
+
+
+def judge_changes(world: World) -> tuple[list[str], dict[str, Any]]:
+    """Per wallet 1, 2, 3 … without a gap, each from where the last one ended, repeats equal byte for byte."""
+    wrong, repeats = [], 0
+    told: dict[str, dict[int, tuple[bytes, Any]]] = defaultdict(dict)
+    for record in read_topic(world.bootstrap, f"{world.prefix}segment.changes"):
+        change = json.loads(record.value)
+        before = told[change["wallet_id"]].setdefault(change["sequence"], (record.value, record.headers))
+        repeats += before[0] is not record.value
+        if before != (record.value, record.headers):
+            wrong.append(f"change {change['wallet_id']}/{change['sequence']} was announced with two contents")
+    for wallet, by_sequence in told.items():
+        if sorted(by_sequence) != list(range(1, len(by_sequence) + 1)):
+            wrong.append(f"changes of {wallet} have a gap: {sorted(by_sequence)}")
+        last: dict[str, str] | None = None
+        for sequence in sorted(by_sequence):
+            change = json.loads(by_sequence[sequence][0])
+            if segment(change["from"]) != segment(last):  # the id: a catalogue may rename a segment
+                wrong.append(f"change {wallet}/{sequence} is from {change['from']}, not from {last}")
+            last = change["to"]
+    announced = sum(map(len, told.values()))
+    committed = world.ask("totals")["segment_changes"]
+    if announced != committed:
+        wrong.append(f"{announced} changes were announced, {committed} committed")
+    return wrong, {"changes": announced, "announced_again": repeats}
+
+
+def segment(side: dict[str, str] | None) -> str | None:
+    """The id of one side of a change."""
+    return side["segment"] if side else None
+
+
+def judge_rejected(world: World, expected: dict[str, Any]) -> Iterator[str]:
+    """Every bad record byte for byte, key and headers too, once or more, and nothing else."""
+    sent = {
+        (topic, record.partition, record.offset): record
+        for topic in (world.transactions, world.touches)
+        for record in read_topic(world.bootstrap, topic)
+    }
+    found: dict[tuple[str, int, int], str] = {}
+    for record in read_topic(world.bootstrap, f"{world.prefix}events.rejected"):
+        ours = {name: value.decode() for name, value in record.headers if name.startswith("tidemark.rejected.")}
+        place = tuple(ours[f"tidemark.rejected.{part}"] for part in ("topic", "partition", "offset"))
+        source = sent[place[0], int(place[1]), int(place[2])]
+        theirs = [header for header in record.headers if not header[0].startswith("tidemark.rejected.")]
+        if (record.key, record.value, theirs) != (source.key, source.value, list(source.headers)):
+            yield f"the rejected record {place} is not what was sent"
+        found[place[0], int(place[1]), int(place[2])] = ours["tidemark.rejected.reason"]
+    reasons = dict(Counter(found.values()))
+    if reasons != expected["totals"]["rejected"]:
+        yield f"rejected {reasons}, the oracle has {expected['totals']['rejected']}"
+
+
+def main() -> None:
+    """Both ways, a backlog and a live stream, on a broker and a Redis of their own."""
+    parser = argparse.ArgumentParser(prog="scripts/check-exact", description=main.__doc__)
+    parser.add_argument("--events", type=int, default=300_000)
+    parser.add_argument("--rate", type=int, default=3000, help="records a second of the live stream")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--kills", type=int, default=3)
+    parser.add_argument("--only", choices=("backlog", "live"))
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    ways = {"backlog": None, "live": given.rate}
+    out = {}
+    for way, rate in ways.items():
+        if given.only in (None, way):
+            trial = Trial(given.events, given.seed, given.workers, given.kills, rate, say=partial(report, way))
+            out[way] = alone(trial)
+    if given.json:
+        print(json.dumps({way: {"wrong": found.wrong, **found.facts} for way, found in out.items()}))
+    else:
+        for way, found in out.items():
+            print(f"{way}: {'EXACT' if not found.wrong else 'WRONG'} {found.facts}", *found.wrong, sep="\n  ")
+    sys.exit(any(found.wrong for found in out.values()))
+
+
+def report(way: str, text: str) -> None:
+    """Progress, on stderr."""
+    print(f"{way}: {text}", file=sys.stderr, flush=True)
+
+
+def alone(trial: Trial) -> Finding:
+    """A trial on a broker and a Redis that are started for it and ended after it."""
+    with tempfile.TemporaryDirectory(prefix="tidemark-exact-") as name:
+        folder = Path(name)
+        with KafkaServer(folder) as kafka, RedisServer(folder) as store:
+            kafka.start()
+            store.start()
+            world = World(kafka, store, folder, partitions=12)
+            try:
+                return run_trial(world, trial)
+            finally:
+                world.close()
+
+
+if __name__ == "__main__":
+    main()

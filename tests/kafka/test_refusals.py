@@ -1,0 +1,98 @@
+"""What cannot work says so in one line that tells what to do, with the exit code of the contract."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+from kafka.admin import KafkaAdminClient
+
+from tests.kafka.processes import free_port
+from tests.kafka.world import World
+
+EVENT = (
+    b'{"topic":"wallet.transactions","key":"w1","value":{"event_id":"e1","wallet_id":"w1",'
+    b'"occurred_at":"2026-04-01T00:00:00Z","kind":"trade","product":"spot","asset":"BTC","fee_usd":"1"}}\n'
+)
+
+
+def refusal(world: World, *words: str, code: int = 1, **changed: str) -> str:
+    """The one line a command ends with."""
+    done = world.command(*words, stdin=b"", seconds=90, **changed)
+    lines = [line for line in done.stderr.decode().splitlines() if not line.startswith("{")]
+    assert done.returncode == code, done.stderr.decode()
+    assert "Traceback" not in done.stderr.decode()
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def create(world: World, transactions: int, touches: int) -> None:
+    with closing(KafkaAdminClient(bootstrap_servers=world.bootstrap)) as admin:
+        for topic, partitions in ((world.transactions, transactions), (world.touches, touches)):
+            admin.create_topics({topic: {"num_partitions": partitions, "replication_factor": 1}})
+
+
+def count_one_event(world: World) -> None:
+    world.run("topics", "create")
+    world.run("produce", stdin=EVENT)
+    worker = world.worker("first")
+    world.await_applied(1)
+    worker.terminate()
+    assert worker.wait() == 0
+
+
+def test_no_broker(world: World) -> None:
+    nobody = f"127.0.0.1:{free_port()}"
+    for words in (("work",), ("topics", "check")):
+        assert nobody in refusal(world, *words, kafka=nobody)
+
+
+def test_no_redis(world: World) -> None:
+    world.run("topics", "create")
+    nobody = f"redis://:secret@127.0.0.1:{free_port()}/0"
+    for words in (("work",), ("totals",)):
+        said = refusal(world, *words, redis=nobody)
+        assert "Redis" in said
+        assert "secret" not in said
+
+
+def test_topics_that_are_missing(world: World) -> None:
+    assert "tidemark topics create" in refusal(world, "work")
+
+
+def test_topics_with_different_numbers_of_partitions(world: World) -> None:
+    create(world, 4, 2)
+    for words in (("work",), ("topics", "check")):
+        done = world.command(*words, seconds=90)
+        assert done.returncode == 1
+        assert "4" in done.stderr.decode() + done.stdout.decode()
+
+
+def test_another_number_of_partitions_than_was_counted(world: World) -> None:
+    count_one_event(world)
+    with closing(KafkaAdminClient(bootstrap_servers=world.bootstrap)) as admin:
+        admin.create_partitions({world.transactions: 8, world.touches: 8})
+    said = refusal(world, "work")
+    assert "8 partitions" in said
+    assert "counted with 4" in said
+
+
+def test_a_topic_that_was_recreated(world: World) -> None:
+    count_one_event(world)
+    with closing(KafkaAdminClient(bootstrap_servers=world.bootstrap)) as admin:
+        admin.delete_topics([world.transactions])
+    world.run("topics", "create")
+    assert "deleted and created again" in refusal(world, "work")
+
+
+def test_every_wrong_setting_is_named_at_once(world: World) -> None:
+    done = world.command("work", partitions=0, kafka="nonsense", no_such_setting=1)
+    assert done.returncode == 2
+    for name in ("TIDEMARK_PARTITIONS", "TIDEMARK_KAFKA", "TIDEMARK_NO_SUCH_SETTING"):
+        assert name in done.stderr.decode()
+
+
+def test_a_catalogue_that_is_none(world: World, tmp_path: Path) -> None:
+    file = tmp_path / "catalogue.json"
+    file.write_text("[]")
+    assert "TIDEMARK_CATALOGUE" in refusal(world, "work", code=2, catalogue=str(file))

@@ -1,0 +1,119 @@
+"""A world of its own for one test: topics, group and Redis that nobody else uses, on the broker of the session."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from kafka.admin import KafkaAdminClient
+
+from tests.kafka.cluster import KafkaServer, RedisServer, Worker, clean_environment
+from tests.kafka.processes import REPOSITORY, wait_until
+
+
+class World:
+    """Names nobody else uses, the settings that point to them, and the processes started with these.
+
+    Keyword arguments of its methods are settings: `world.worker("a", batch_records=7)` sets TIDEMARK_BATCH_RECORDS.
+    """
+
+    def __init__(self, kafka: KafkaServer, store: RedisServer, folder: Path, partitions: int = 4) -> None:
+        self.kafka = kafka
+        self.store = store
+        self.folder = folder
+        self.partitions = partitions
+        self.bootstrap = kafka.bootstrap
+        self.redis_url = store.url
+        self.name = f"t{uuid.uuid4().hex[:12]}"
+        self.prefix = f"{self.name}."
+        self.group = self.name
+        self.transactions = f"{self.prefix}wallet.transactions"
+        self.touches = f"{self.prefix}campaign.touches"
+        self._workers: list[Worker] = []
+
+    def settings(self, **changed: object) -> dict[str, str]:
+        """The `TIDEMARK_*` variables of this world."""
+        ours: dict[str, object] = {
+            "kafka": self.bootstrap,
+            "redis": self.redis_url,
+            "topic_transactions": self.transactions,
+            "topic_touches": self.touches,
+            "prefix": self.prefix,
+            "group": self.group,
+            "partitions": self.partitions,
+        }
+        return {f"TIDEMARK_{name.upper()}": str(value) for name, value in (ours | changed).items()}
+
+    def environment(self, **changed: object) -> dict[str, str]:
+        """A whole environment for a child process, nothing of Tidemark's inherited."""
+        return clean_environment() | self.settings(**changed)
+
+    def command(
+        self, *words: str, stdin: bytes = b"", seconds: float = 120, **changed: object
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run `tidemark` with these words to its end, whatever its exit code."""
+        return subprocess.run(
+            [sys.executable, "-m", "streams", *words],
+            cwd=REPOSITORY,
+            env=self.environment(**changed),
+            input=stdin,
+            capture_output=True,
+            check=False,
+            timeout=seconds,
+        )
+
+    def run(self, *words: str, stdin: bytes = b"", seconds: float = 120, **changed: object) -> bytes:
+        """The standard output of a command that has to succeed."""
+        done = self.command(*words, stdin=stdin, seconds=seconds, **changed)
+        assert done.returncode == 0, f"tidemark {' '.join(words)}: exit {done.returncode}\n{done.stderr.decode()}"
+        return done.stdout
+
+    def ask(self, *words: str) -> Any:
+        """What a read-out says with `--json`."""
+        return json.loads(self.run(*words, "--json"))
+
+    def worker(self, name: str, **changed: object) -> Worker:
+        """A started worker; it ends with the test at the latest. Its output: `<name>.log` in the test's folder."""
+        worker = Worker(self.environment(**changed), self.folder / f"{name}.log")
+        self._workers.append(worker)
+        return worker.start()
+
+    def applied(self) -> int:
+        """Records whose effects are committed: transactions, touches, repeats and rejected ones.
+
+        Read from Redis at once: starting a read-out takes longer than thousands of records.
+        """
+        with self.store.client() as client:
+            stored = client.mget([f"{{{number}}}:totals" for number in range(self.partitions)])
+        return sum(records_read(json.loads(totals)) for totals in stored if totals)
+
+    def await_applied(self, records: int, seconds: float = 120) -> None:
+        """Wait until at least so many records are committed."""
+        wait_until(lambda: self.applied() >= records, f"{records} records committed", seconds)
+
+    def await_no_lag(self, seconds: float = 120) -> None:
+        """Wait until every partition's mark has reached the end of both its logs."""
+        wait_until(lambda: all(row["lag"] == 0 for row in self.ask("lag")), "lag 0 everywhere", seconds)
+
+    def close(self) -> None:
+        """End all workers and delete the topics, so that the broker of the session stays light."""
+        for worker in self._workers:
+            worker.stop()
+        if not self.kafka.alive:
+            return
+        with closing(KafkaAdminClient(bootstrap_servers=self.bootstrap)) as admin:
+            names = [name for name in admin.list_topics() if name.startswith(self.prefix)]
+            if names:
+                admin.delete_topics(names)
+
+
+def records_read(totals: Mapping[str, Any]) -> int:
+    """Every record of the inputs is in exactly one of these."""
+    counted = totals["transactions"] + totals["touches"] + totals["duplicates"]
+    return int(counted + sum(totals["rejected"].values()))

@@ -1,0 +1,185 @@
+"""Features are what the table of `models.features` says, however the events came and wherever a batch was cut."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from models.events import Events, read
+from models.features import STABLE_ASSETS, Folded, feature_rows, fold, row_features
+from models.hashing import bucket
+from models.rounds import lay_out
+from models.rows import ALL_SUMS, FEATURES, blank_rows
+from models.rules import DAY_MS
+from models.state import TOUCHES, TRANSACTIONS
+from tests.partition import NOON_MS, encoded, touch, transaction
+
+SLOW, FAST = 45 * DAY_MS, 3 * DAY_MS
+
+
+def events_of(values: list[dict[str, Any]]) -> Events:
+    """Touches are the values with a campaign."""
+    lanes = bytes(TOUCHES if "campaign_id" in value else TRANSACTIONS for value in values)
+    events, rejected = read([encoded(lane, value)[1] for lane, value in zip(lanes, values, strict=True)], lanes)
+    assert not rejected
+    return events
+
+
+def folded(values: list[dict[str, Any]], rows: NDArray[np.void] | None = None) -> Folded:
+    """One wallet's events, in one batch; the result is in order of arrival."""
+    rounds = lay_out(np.zeros(len(values), np.int64), 1)
+    return fold(blank_rows(1) if rows is None else rows, events_of(values), rounds)
+
+
+def naive(values: list[dict[str, Any]]) -> dict[str, float]:
+    """The features of one wallet, as the table defines them."""
+    own = [value for value in values if "campaign_id" not in value]
+    now = max(value["occurred_at"] for value in own)
+
+    def total(of: Any, half_life: int, only: Any = lambda _: True) -> float:
+        weights = [(value, 2.0 ** ((value["occurred_at"] - now) / half_life)) for value in own if only(value)]
+        return math.fsum(of(value) * weight for value, weight in weights)
+
+    def mean(of: Any, half_life: int, only: Any = lambda _: True) -> float:
+        return total(of, half_life, only) / max(total(lambda _: 1, half_life, only), 1e-9)
+
+    def log_usd(value: Any) -> float:
+        return math.log1p(value["usd_value"])
+
+    def priced(value: Any) -> bool:
+        return "usd_value" in value
+
+    def leverage(value: Any) -> float:
+        return math.log(value.get("leverage", 1))
+
+    ticket = mean(log_usd, SLOW, priced)
+    variance = mean(lambda v: (log_usd(v) - ticket) ** 2, SLOW, priced)
+    shares = [mean(lambda v, b=place: bucket(v["asset"], 8) == b, SLOW) for place in range(8)]
+    return {
+        "frequency": math.log1p(total(lambda _: 1, SLOW)),
+        "frequency_fast": math.log1p(total(lambda _: 1, FAST)),
+        "ticket": ticket,
+        "ticket_fast": mean(log_usd, FAST, priced),
+        "ticket_spread": math.sqrt(variance),
+        "wallet_size": math.log1p(total(lambda v: v["usd_value"], SLOW, priced)),
+        "leverage": mean(leverage, SLOW),
+        "leverage_fast": mean(leverage, FAST),
+        **{name: math.sqrt(mean(lambda v, n=name: v["product"] == n, SLOW))
+           for name in ("spot", "derivatives", "staking", "lending", "wallet")},
+        "stable": mean(lambda v: v["asset"] in STABLE_ASSETS, SLOW),
+        "sell": mean(lambda v: v.get("side") == "sell", SLOW),
+        "diversity": math.exp(math.fsum(share * math.log(share) for share in shares if share)),
+    }  # fmt: skip
+
+
+@st.composite
+def lives(draw: st.DrawFn, most: int = 30, days: int = 200) -> list[dict[str, Any]]:
+    """Events of one wallet in any order, a transaction among them."""
+    values = []
+    for number in range(draw(st.integers(1, most))):
+        at_ms = NOON_MS + draw(st.integers(0, days * DAY_MS))
+        if number and draw(st.integers(0, 4)) == 0:
+            values.append(touch(f"e{number}", "w", at_ms))
+            continue
+        more: dict[str, Any] = {}
+        if draw(st.booleans()):
+            more["usd_value"] = draw(st.floats(0, 1e9, allow_subnormal=False))
+        if draw(st.booleans()):
+            more["leverage"] = draw(st.floats(1, 1000))
+        if draw(st.booleans()):
+            more["side"] = draw(st.sampled_from(["buy", "sell"]))
+        asset = draw(st.sampled_from(["BTC", "ETH", "USDC", "DAI", "LINK"]))
+        product = draw(st.sampled_from(["spot", "derivatives", "staking", "lending", "wallet", "nft", "other"]))
+        values.append(transaction(f"e{number}", "w", at_ms, asset=asset, product=product, **more))
+    return values
+
+
+@given(lives())
+@settings(max_examples=100)
+def test_features_are_what_the_table_says(values: list[dict[str, Any]]) -> None:
+    last = folded(values).features[-1]
+    for name, expected in naive(values).items():
+        found = last[FEATURES.index(name)]
+        if name == "ticket_spread":  # a difference of squares keeps half the digits
+            assert abs(found - expected) < 1e-4
+        else:
+            assert abs(found - expected) <= 1e-9 * max(1, abs(expected)), name
+
+
+@given(lives(most=12, days=20_000))
+def test_landmarks_may_move_far(values: list[dict[str, Any]]) -> None:
+    """32 half-lives are 96 days and 4 years; events years apart, in any order, still give the table's features."""
+    last = folded(values).features[-1]
+    expected = naive(values)
+    for name in ("frequency", "frequency_fast", "wallet_size", "stable", "derivatives"):
+        assert abs(last[FEATURES.index(name)] - expected[name]) <= 1e-9 * max(1, abs(expected[name]))
+
+
+@given(st.sampled_from([200, 2000, 20_000]).flatmap(lambda days: lives(days=days)), st.integers(0, 30))
+def test_where_a_batch_is_cut_does_not_change_a_bit(values: list[dict[str, Any]], place: int) -> None:
+    """After twenty years of sleep too: a row that is no number would poison the model that learns it."""
+    whole = folded(values)
+    assert np.isfinite(whole.features).all()
+    assert np.isfinite(whole.learning).all()
+    rows = blank_rows(1)
+    place = min(place, len(values))
+    parts = [folded(part, rows) for part in (values[:place], values[place:]) if part]
+    assert rows.tobytes() == whole.rows.tobytes()
+    assert np.concatenate([part.features for part in parts]).tobytes() == whole.features.tobytes()
+    assert np.concatenate([part.learning for part in parts]).tobytes() == whole.learning.tobytes()
+
+
+@given(lives(), st.randoms())
+def test_the_order_of_arrival_changes_rounding_only(values: list[dict[str, Any]], dice: Any) -> None:
+    """Additions commute only up to rounding; the newest transaction, the maximum and the count are exact."""
+    shuffled = dice.sample(values, len(values))
+    one, other = folded(values), folded(shuffled)
+    assert np.allclose(one.rows["sums"], other.rows["sums"], rtol=1e-12, atol=0)
+    for name in ("slow_landmark", "fast_landmark", "transactions", "last_at_ms", "largest_usd"):
+        assert one.rows[name].tolist() == other.rows[name].tolist()
+
+
+@given(lives(most=10), lives(most=10), st.data())
+def test_a_wallet_is_folded_alone_as_among_others(
+    ours: list[dict[str, Any]], theirs: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    owner = data.draw(st.permutations([0] * len(ours) + [1] * len(theirs)))
+    queues = [iter(ours), iter(theirs)]
+    rounds = lay_out(np.array(owner, np.int64), 2)
+    together = fold(blank_rows(2), events_of([next(queues[each]) for each in owner]), rounds)
+    for wallet, alone in enumerate((folded(ours), folded(theirs))):
+        here = np.flatnonzero(rounds.busiest == wallet)
+        assert together.rows[here].tobytes() == alone.rows.tobytes()
+        assert together.features[rounds.wallet == here[0]].tobytes() == alone.features.tobytes()
+
+
+def test_a_touch_changes_no_feature() -> None:
+    own = [transaction("a", "w", NOON_MS, usd_value=5), transaction("b", "w", NOON_MS + DAY_MS, usd_value=7)]
+    visits = [touch(f"t{i}", "w", NOON_MS + i * 100 * DAY_MS) for i in range(5)]
+    assert np.array_equal(folded([*own, *visits]).features[-1], folded(own).features[-1])
+
+
+def test_features_of_a_stored_row_are_those_after_its_last_event() -> None:
+    found = folded([transaction("a", "w", NOON_MS, usd_value=5), transaction("b", "w", NOON_MS + 9 * DAY_MS)])
+    assert row_features(found.rows).tobytes() == found.features[-1:].tobytes()
+
+
+def test_a_wallet_without_a_transaction_has_zeros_and_diversity_one() -> None:
+    zeros = np.zeros(1, np.int64)
+    features = feature_rows(np.zeros((1, ALL_SUMS)), zeros, zeros, zeros)[0]
+    assert dict(zip(FEATURES, features.tolist(), strict=True)) == {**dict.fromkeys(FEATURES, 0.0), "diversity": 1.0}
+
+
+def test_one_learning_row_a_wallet_and_active_day() -> None:
+    """The state before the first transaction of a later day; touches and late ones open no day."""
+    times = (0, 1, DAY_MS, DAY_MS + 1, 5, 4 * DAY_MS, 4 * DAY_MS)
+    values = [transaction(f"e{i}", "w", NOON_MS + at_ms) for i, at_ms in enumerate(times)]
+    values.insert(4, touch("t", "w", NOON_MS + 3 * DAY_MS))
+    found = folded(values)
+    expected = [folded(values[:place]).features[-1] for place in (2, 6)]
+    assert found.learning.tolist() == np.array(expected, np.float32).tolist()

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from models.identity import give_slots, overlap, trace
+from models.rows import SLOTS
+
+
+@st.composite
+def overlaps(draw: st.DrawFn) -> NDArray[np.float64]:
+    old, new = draw(st.integers(0, 12)), draw(st.integers(1, 12))
+    seed = draw(st.integers(0, 10**6))
+    generator = np.random.default_rng(seed)
+    return generator.random((old, new)) ** 8 * (generator.random((old, new)) < 0.6)
+
+
+@given(st.permutations(range(8)), st.integers(0, 10**6))
+def test_clusters_in_another_order_keep_their_numbers(order: list[int], seed: int) -> None:
+    masses = np.random.default_rng(seed).uniform(0.1, 1, 8)
+    mass = np.diag(masses)[:, order]
+    numbers = tuple(range(11, 19))
+    lineage = trace(numbers, mass, 50)
+    assert lineage.numbers == tuple(numbers[column] for column in order)
+    assert (lineage.born, lineage.retired) == ((), {})
+
+
+@given(overlaps())
+def test_a_number_stands_for_one_cluster_and_is_never_given_to_another(mass: NDArray[np.float64]) -> None:
+    numbers = tuple(range(3, 3 + mass.shape[0]))
+    lineage = trace(numbers, mass, 100)
+    assert len(set(lineage.numbers)) == len(lineage.numbers) == mass.shape[1]
+    assert set(lineage.numbers) - set(numbers) == set(lineage.born)
+    assert all(number >= 100 for number in lineage.born)
+    assert set(lineage.retired) == set(numbers) - set(lineage.numbers)
+    assert set(lineage.retired.values()) <= {*lineage.numbers, 0}
+
+
+def test_a_split_leaves_the_number_with_the_larger_part() -> None:
+    lineage = trace((1, 2), np.array([[0.6, 0.3, 0.0], [0.0, 0.0, 0.1]]), 3)
+    assert lineage.numbers == (1, 3, 2)
+    assert (lineage.born, lineage.retired) == ((3,), {})
+
+
+def test_a_segment_that_is_absorbed_names_who_took_its_wallets() -> None:
+    lineage = trace((1, 2, 3), np.array([[0.6, 0.0], [0.1, 0.05], [0.0, 0.3]]), 4)
+    assert lineage.numbers == (1, 3)
+    assert lineage.retired == {2: 1}
+
+
+def test_a_segment_without_wallets_retires_to_nobody() -> None:
+    assert trace((1, 2), np.array([[0.5], [0.0]]), 3).retired == {2: 0}
+
+
+def test_a_cluster_that_took_a_little_of_everybody_is_nobodys_heir() -> None:
+    mass = np.array([[0.5, 0.0, 0.05], [0.0, 0.5, 0.05], [0.1, 0.08, 0.04]])
+    lineage = trace((1, 2, 3), mass, 4)
+    assert lineage.numbers == (1, 2, 4)
+    assert lineage.retired == {3: 1}
+
+
+def test_overlap_has_a_row_and_a_column_also_for_who_is_empty() -> None:
+    mass = overlap(np.array([0, 0, 2]), np.array([1, 1, 0]), np.array([0.25, 0.5, 1.0]), (4, 3))
+    assert mass.shape == (4, 3)
+    assert mass[0, 1] == 0.75
+    assert mass[2, 0] == 1.0
+    assert mass.sum() == 1.75
+
+
+@given(st.lists(st.sets(st.integers(1, 40), min_size=1, max_size=SLOTS), min_size=1, max_size=12))
+def test_a_segment_keeps_its_slot_and_a_new_holder_is_dated(generations: list[set[int]]) -> None:
+    held: dict[int, int] = {}
+    since = (0,) * SLOTS
+    for version, alive in enumerate(generations, 1):
+        slots, dated = give_slots(tuple(sorted(alive)), held, since, version)
+        assert set(slots) == alive
+        assert len(set(slots.values())) == len(slots)
+        assert set(slots.values()) <= set(range(SLOTS))
+        for number, slot in slots.items():
+            kept = held.get(number) == slot
+            assert (number in held) == kept
+            assert dated[slot] == (since[slot] if kept else version)
+        held, since = slots, dated
+
+
+def test_the_slot_that_rested_longest_is_given_first() -> None:
+    since = (5, *(9,) * 14, 2)
+    slots, dated = give_slots((1, 2, 3), {1: 4}, since, 10)
+    assert slots == {1: 4, 2: 15, 3: 0}
+    assert (dated[15], dated[0], dated[4]) == (10, 10, 9)

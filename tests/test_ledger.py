@@ -1,0 +1,349 @@
+"""Claims and commits on a real Redis: all or nothing, refused to everybody but the owner, safe to repeat."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio.connection import Connection
+
+from streams.errors import Foreign, Refused, Unavailable
+from streams.ledger import OVERVIEW, Ledger, LedgerReader, Mark, Writes, pack_command, tag, transient
+from streams.tenure import nonce
+from tests.kafka.cluster import RedisServer, redis_binary
+from tests.kafka.processes import Missing
+
+T = TypeVar("T")
+EMPTY = Mark(0, (0, 0), ("id-of-transactions", "id-of-touches"), 4, "0" * 16)
+
+
+@pytest.fixture(scope="module")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    try:
+        redis_binary()
+    except Missing as missing:
+        if os.environ.get("CI"):
+            pytest.fail(str(missing))
+        pytest.skip(str(missing))
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server.start()
+
+
+@pytest.fixture
+def store(redis_server: RedisServer) -> RedisServer:
+    with closing(redis_server.client()) as client:
+        client.flushall()
+        client.script_flush()
+    return redis_server
+
+
+def with_ledger(store: RedisServer, scenario: Callable[[Ledger], Awaitable[T]], give_up_s: float = 20) -> T:
+    async def run() -> T:
+        ledger = Ledger(store.url, give_up_s)
+        try:
+            return await scenario(ledger)
+        finally:
+            await ledger.close()
+
+    return asyncio.run(run())
+
+
+def fresh() -> Mark:
+    return replace(EMPTY, nonce=nonce())
+
+
+def after(mark: Mark, *offsets: int) -> Mark:
+    return replace(mark, number=mark.number + 1, offsets=offsets or mark.offsets, nonce=nonce())
+
+
+def stored(store: RedisServer) -> dict[bytes, Any]:
+    """Everything in Redis."""
+    with closing(store.client()) as client:
+        found: Any = {}
+        for key in client.scan_iter():
+            found[key] = client.get(key) if client.type(key) == b"string" else client.hgetall(key)
+        return dict(found)
+
+
+marks = st.builds(
+    Mark,
+    st.integers(0, 2**53),
+    st.tuples(st.integers(0, 2**62), st.integers(0, 2**62)),
+    st.tuples(st.text(), st.text()),
+    st.integers(1, 10_000),
+    st.integers(0, 2**64 - 1).map(lambda bits: f"{bits:016x}"),
+    st.tuples(st.integers(0), st.text(max_size=16)),
+    st.integers(),
+)
+
+
+@given(marks)
+def test_a_mark_survives_its_packing_and_ends_in_its_nonce(mark: Mark) -> None:
+    packed = mark.pack()
+    assert Mark.unpack(packed) == mark
+    assert packed[-18:] == mark.nonce.encode() + b'"}'
+    assert b"\n" not in packed
+
+
+@pytest.mark.parametrize("packed", [b"", b"0 1 2", b"[]", b"{}", b'{"format":2,"nonce":"x"}', b'{"format":1}', b"\xff"])
+def test_a_mark_of_another_format_is_refused(packed: bytes) -> None:
+    with pytest.raises(Refused, match="run the version that wrote it"):
+        Mark.unpack(packed)
+
+
+@given(st.lists(st.binary()))
+def test_a_command_is_packed_as_redis_py_packs_it(words: list[bytes]) -> None:
+    assert pack_command(b"GET", *words) == b"".join(Connection(protocol=2).pack_command("GET", *words))
+
+
+def test_the_first_claim_writes_the_mark_so_that_a_flushed_redis_is_refused(store: RedisServer) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        empty = fresh()
+        assert await ledger.claim(0, empty) == (empty, b"")
+        assert stored(store) == {b"{0}:mark": empty.pack()}
+        with closing(store.client()) as client:
+            client.flushall()
+        with pytest.raises(Foreign, match="gone"):
+            await ledger.commit(0, (empty, after(empty, 5, 5)), b"", Writes({b"w:a": b"1"}))
+        assert stored(store) == {}
+
+    with_ledger(store, scenario)
+
+
+def test_a_commit_writes_everything_and_the_next_owner_finds_it(store: RedisServer) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        mark, _ = await ledger.claim(3, fresh())
+        new = replace(after(mark, 7, 9), catalogue=(2, "abc"), clock_ms=55)
+        writes = Writes(
+            {b"w:a": b"row", b"w:\xff {}": b"", b"totals": b"{}"},
+            {b"roi": {b"s1|c|email": b"1 2"}, b"codes": {b"c|email": b"1"}},
+        )
+        await ledger.commit(3, (mark, new), b"pending", writes)
+        assert stored(store) == {
+            b"{3}:mark": new.pack(),
+            b"{3}:pending": b"pending",
+            b"{3}:totals": b"{}",
+            b"{3}:w:a": b"row",
+            b"{3}:w:\xff {}": b"",
+            b"{3}:roi": {b"s1|c|email": b"1 2"},
+            b"{3}:codes": {b"c|email": b"1"},
+        }
+        assert await ledger.read(3, b"w", [b"a", b"b", b"\xff {}"]) == [b"row", None, b""]
+        assert await ledger.read(3, b"w", []) == []
+        assert await ledger.read_fields(3, b"roi", [b"s2||", b"s1|c|email"]) == [None, b"1 2"]
+        assert await ledger.read_fields(3, b"roi", []) == []
+        assert await ledger.read_strings(3, b"totals", b"nothing") == [b"{}", None]
+        assert await ledger.read_hash(3, b"codes") == {b"c|email": b"1"}
+        assert await ledger.read_hash(2, b"codes") == {}
+        theirs = fresh()
+        assert await ledger.claim(3, theirs) == (replace(new, nonce=theirs.nonce), b"pending")
+
+    with_ledger(store, scenario)
+
+
+def test_what_a_former_owner_has_in_flight_is_refused_from_the_claim_on(store: RedisServer) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        old, _ = await ledger.claim(0, fresh())
+        new, _ = await ledger.claim(0, fresh())
+        before = stored(store)
+        with pytest.raises(Foreign, match="partition 0 has another owner"):
+            await ledger.commit(0, (old, after(old, 1, 1)), b"x", Writes({b"w:a": b"1"}, {b"roi": {b"f": b"1"}}))
+        assert stored(store) == before
+        await ledger.commit(0, (new, after(new, 2, 2)), b"", Writes())
+
+    with_ledger(store, scenario)
+
+
+def test_the_same_number_of_another_history_is_refused(store: RedisServer) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        mark, _ = await ledger.claim(0, fresh())
+        one, other = after(mark, 5, 5), after(mark, 5, 5)
+        await ledger.commit(0, (mark, one), b"", Writes())
+        with closing(store.client()) as client:  # rolled back, then another owner reaches the same number and offsets
+            client.set("{0}:mark", other.pack())
+        with pytest.raises(Foreign):
+            await ledger.commit(0, (one, after(one, 9, 9)), b"", Writes())
+
+    with_ledger(store, scenario)
+
+
+def test_a_repeated_commit_finds_its_own_mark_and_has_succeeded(store: RedisServer) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        mark, _ = await ledger.claim(0, fresh())
+        new = after(mark, 5, 5)
+        for _ in range(2):
+            await ledger.commit(0, (mark, new), b"", Writes({b"w:a": b"1"}))
+        assert stored(store)[b"{0}:mark"] == new.pack()
+
+    with_ledger(store, scenario)
+
+
+@pytest.mark.parametrize("count", [999, 1000, 1001, 2000, 5001])
+def test_a_large_commit_goes_in_whole(store: RedisServer, count: int) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        mark, _ = await ledger.claim(0, fresh())
+        rows = {b"w:%d" % n: b"%0764d" % n for n in range(count)}
+        cells = {b"s1|%d|x" % n: b"%d" % n for n in range(count)}
+        codes = {b"%d|x" % n: b"%d" % n for n in range(count)}
+        await ledger.commit(
+            0, (mark, after(mark, 1, 1)), bytes(4 << 20), Writes(rows, {b"roi": cells, b"codes": codes})
+        )
+        found = stored(store)
+        assert {key: found[b"{0}:" + key] for key in rows} == rows
+        assert (found[b"{0}:roi"], found[b"{0}:codes"]) == (cells, codes)
+        assert await ledger.read(0, b"w", [b"%d" % n for n in range(count)]) == list(rows.values())
+
+    with_ledger(store, scenario)
+
+
+class CutWire:
+    """A proxy to Redis that carries requests and, while `deaf`, cuts the connection instead of the reply."""
+
+    def __init__(self, port: int) -> None:
+        self.port, self.deaf, self.cuts = port, 0, 0
+
+    async def serve(self) -> tuple[asyncio.Server, int]:
+        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        return server, server.sockets[0].getsockname()[1]
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.port)
+
+        async def requests() -> None:
+            while some := await reader.read(1 << 16):
+                up_writer.write(some)
+            up_writer.close()
+
+        asking = asyncio.create_task(requests())
+        while some := await up_reader.read(1 << 16):
+            if self.deaf and self.cuts < self.deaf and b'"nonce"' in some:
+                self.cuts += 1
+                break
+            writer.write(some)
+        asking.cancel()
+        for each in (writer, up_writer):
+            each.close()
+
+
+def test_a_commit_whose_reply_is_lost_is_repeated_and_has_happened_once(store: RedisServer) -> None:
+    async def scenario() -> None:
+        wire = CutWire(store.port)
+        server, port = await wire.serve()
+        ledger = Ledger(f"redis://127.0.0.1:{port}/0", give_up_s=20)
+        mark, _ = await ledger.claim(0, fresh())
+        wire.deaf = 2
+        new = after(mark, 5, 5)
+        await ledger.commit(0, (mark, new), b"", Writes({b"w:a": b"1"}))
+        assert wire.cuts == 2
+        assert ledger.down_since is None
+        assert stored(store)[b"{0}:mark"] == new.pack()
+        await ledger.close()
+        server.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_redis_that_comes_back_is_waited_for(tmp_path: Path, redis_server: RedisServer) -> None:
+    async def scenario(server: RedisServer) -> None:
+        ledger = Ledger(server.url, give_up_s=30)
+        mark, _ = await ledger.claim(0, fresh())
+        server.kill()
+        committing = asyncio.create_task(ledger.commit(0, (mark, after(mark, 5, 5)), b"", Writes({b"w:a": b"1"})))
+        await asyncio.sleep(0.3)
+        assert ledger.down_since is not None
+        await asyncio.to_thread(server.start)
+        await committing
+        assert await ledger.read(0, b"w", [b"a"]) == [b"1"]
+        await ledger.close()
+
+    with RedisServer(tmp_path) as server:
+        asyncio.run(scenario(server.start()))
+
+
+def test_a_redis_that_stays_away_is_unavailable_in_one_line() -> None:
+    async def scenario() -> None:
+        ledger = Ledger("redis://127.0.0.1:1/0", give_up_s=0.2)
+        with pytest.raises(Unavailable, match="bring it back") as caught:
+            await ledger.ping()
+        assert "\n" not in str(caught.value)
+        await ledger.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_command_leaves_no_reply_for_the_next_one(store: RedisServer) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        with closing(store.client()) as client:
+            client.set("{0}:w:a", b"a" * (8 << 20))
+            client.set("{0}:w:b", b"b")
+        for pause in (0, 0.001, 0.005, 0.02):
+            reading = asyncio.create_task(ledger.read(0, b"w", [b"a"]))
+            await asyncio.sleep(pause)
+            reading.cancel()
+            assert await ledger.read(0, b"w", [b"b"]) == [b"b"]
+            await asyncio.gather(reading, return_exceptions=True)
+
+    with_ledger(store, scenario)
+
+
+def test_an_answer_no_repeat_makes_better_is_refused(store: RedisServer) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        with closing(store.client()) as client:
+            client.set("{0}:roi", b"not a hash")
+        with pytest.raises(Refused, match="WRONGTYPE"):
+            await ledger.read_fields(0, b"roi", [b"f"])
+
+    with_ledger(store, scenario)
+
+
+def test_what_can_pass_is_told_from_what_cannot() -> None:
+    from redis import exceptions
+
+    passing = [OSError(), exceptions.ConnectionError(), exceptions.ResponseError("MISCONF no disk"), TimeoutError()]
+    lasting = [exceptions.ResponseError("WRONGTYPE"), exceptions.AuthenticationError("WRONGPASS"), ValueError()]
+    assert [transient(problem) for problem in passing + lasting] == [True] * len(passing) + [False] * len(lasting)
+
+
+def test_a_reader_sees_nothing_before_the_first_claim(store: RedisServer) -> None:
+    with closing(LedgerReader(store.url)) as reader:
+        assert reader.marks() == {}
+        assert reader.snapshot(0) == (None, None, {}, {})
+        assert reader.wallet(0, b"a") == (None, None, {})
+        assert reader.overview() == (None, None, None)
+        assert list(reader.wallets()) == []
+
+
+def test_a_reader_sees_what_was_committed(store: RedisServer) -> None:
+    async def scenario(ledger: Ledger) -> Mark:
+        mark, _ = await ledger.claim(2, fresh())
+        new = after(mark, 5, 5)
+        writes = Writes(
+            {b"w:a}:w:": b"row", b"j:a}:w:": b"j", b"totals": b"{}"}, {b"roi": {b"f": b"1"}, b"codes": {b"c|": b"1"}}
+        )
+        await ledger.commit(2, (mark, new), b"", writes)
+        own = replace(EMPTY, offsets=(0,), topics=("d",), partitions=1, nonce=nonce())
+        overview, _ = await ledger.claim(OVERVIEW, own)
+        await ledger.commit(
+            OVERVIEW, (overview, after(overview, 1)), b"", Writes({b"pointer": b"p", b"catalogue": b"c"})
+        )
+        return new
+
+    mark = with_ledger(store, scenario)
+    with closing(LedgerReader(store.url)) as reader:
+        assert reader.marks() == {2: mark}
+        assert reader.snapshot(2) == (mark, b"{}", {b"f": b"1"}, {b"c|": b"1"})
+        assert reader.wallet(2, b"a}:w:") == (b"row", b"j", {b"c|": b"1"})
+        assert reader.overview()[1:] == (b"p", b"c")
+        assert list(reader.wallets()) == [(2, b"a}:w:", b"row")]
+
+
+def test_keys_of_a_partition_share_a_hash_tag() -> None:
+    assert (tag(11), tag(OVERVIEW)) == (b"{11}:", b"{overview}:")

@@ -1,0 +1,308 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from river import checks, datasets
+from river.checks import common
+
+from models import macro
+from models.microclusters import BATCH, MicroClusters
+from models.packed import pack, unpack
+from models.rows import UnknownFormat
+from models.summary import Scale, Summary
+
+Floats = NDArray[np.float64]
+
+
+def a_model(**changes: Any) -> MicroClusters:
+    return MicroClusters(**next(MicroClusters._unit_test_params()) | changes)
+
+
+def planted(seed: int, count: int, clusters: int = 6, features: int = 16) -> tuple[Floats, NDArray[np.int64]]:
+    """Rows around well separated centres, and the cluster of each."""
+    centres = np.random.default_rng(7).normal(size=(clusters, features)) * 3
+    draw = np.random.default_rng(seed)
+    truth = draw.integers(0, clusters, count)
+    return centres[truth] + draw.normal(size=(count, features)), truth
+
+
+def test_river_accepts_it() -> None:
+    checks.check_estimator(a_model())
+
+
+#: River applies none of these to clusterers; the promises hold for ours all the same.
+DATASET_CHECKS = (
+    common.check_learn_one,
+    common.check_pickling,
+    common.check_shuffle_features_no_impact,
+    common.check_emerging_features,
+    common.check_disappearing_features,
+    common.check_radically_disappearing_features,
+    common.check_predict_one_pure,
+    common.check_predict_one_before_any_learn,
+    common.check_no_state_aliasing_with_input,
+    common.check_clone_is_independent,
+    common.check_seeding_is_idempotent,
+    common.check_bounded_memory_growth,
+)
+
+
+class Phishing:
+    """A labelled set that comes with River."""
+
+    def __iter__(self) -> Iterator[tuple[dict[str, float], bool]]:
+        return iter(datasets.Phishing().take(600))
+
+
+@pytest.mark.parametrize("check", DATASET_CHECKS, ids=lambda check: check.__name__)
+def test_river_s_checks_on_data_hold_too(check: Callable[[MicroClusters, Phishing], None]) -> None:
+    check(a_model(), Phishing())
+
+
+def test_predicting_changes_nothing_and_is_the_same_one_by_one() -> None:
+    rows, _ = planted(1, 400, features=4)
+    model = a_model()
+    for row in rows:
+        model.learn_one(dict(zip("abcd", row.tolist(), strict=True)))
+    before = model.snapshot()
+    alone = [model.predict_one(dict(zip("abcd", row.tolist(), strict=True))) for row in rows]
+    assert model.predict_many(rows).tolist() == alone
+    assert len(set(alone)) > 1
+    assert model.snapshot() == before
+
+
+class Table:
+    """The least a data frame offers."""
+
+    def __init__(self, columns: str, rows: Floats) -> None:
+        self.columns, self.rows = list(columns), rows
+
+    def to_numpy(self) -> Floats:
+        return self.rows
+
+
+def test_columns_are_known_by_name_and_a_missing_one_is_zero() -> None:
+    rows, _ = planted(2, 300, features=3)
+    rows[:, 1] = 0
+    one, other, third = a_model(), a_model(), a_model()
+    one.learn_many(Table("abc", rows))
+    other.learn_many(Table("cba", rows[:, ::-1]))
+    third.learn_many(Table("abc", rows[:1]))
+    third.learn_many(Table("ca", rows[1:, [2, 0]]))
+    fourth = a_model()
+    fourth.learn_many(Table("abc", rows[:1]))
+    fourth.learn_many(Table("abc", rows[1:]))
+    assert one.snapshot() == other.snapshot()
+    assert third.snapshot() == fourth.snapshot()
+    assert one.predict_many(Table("ca", rows[:, [2, 0]])).tolist() == one.predict_many(rows).tolist()
+
+
+def moments(summary: Summary) -> tuple[float, Floats, Floats]:
+    """Weight, mean and squared deviations of everything, from the micro-clusters."""
+    total = summary.weights.sum()
+    mean = summary.weights @ summary.means / total
+    inner = summary.deviations.sum(axis=0)
+    return float(total), mean, inner + summary.weights @ (summary.means - mean) ** 2
+
+
+@given(st.integers(0, 10**6), st.integers(2, 300), st.integers(1, 300), st.sampled_from([0.0, 1e4, 1e9]))
+def test_no_mass_no_mean_and_no_spread_is_lost_however_far_from_the_origin(
+    seed: int, count: int, cut: int, offset: float
+) -> None:
+    draw = np.random.default_rng(seed)
+    rows = draw.normal(size=(count, 3)) + offset
+    weights = draw.integers(1, 4, count).astype(np.float64)
+    scale, summary = Scale.empty(3, (0, 0)), Summary.empty(3)
+    for part in range(0, count, cut):
+        scale.learn(rows[part : part + cut], weights[part : part + cut])
+        summary.learn(rows[part : part + cut], weights[part : part + cut], scale, 10)
+    mean = np.average(rows, axis=0, weights=weights)
+    spread = weights @ (rows - mean) ** 2
+    total, found_mean, found_spread = moments(summary)
+    assert total == pytest.approx(weights.sum())
+    np.testing.assert_allclose(found_mean, mean, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(found_spread, spread, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(scale.deviations, spread, rtol=1e-4, atol=1e-6)
+    assert len(summary) <= 20
+
+
+def test_forgetting_halves_weight_and_moves_nothing() -> None:
+    model = a_model(half_life=float("inf"))
+    model.learn_many(planted(0, 500)[0])
+    means, weight = model._summary.means.copy(), model.weight
+    model.forget(1.0)
+    assert model.weight == pytest.approx(weight / 2)
+    assert np.array_equal(model._summary.means, means)
+
+
+def test_half_of_a_row_is_left_after_a_half_life_of_rows() -> None:
+    model = MicroClusters(half_life=1000.0, refit_every=0)
+    for _ in range(30):
+        model.learn_many(planted(0, 1000)[0])
+    assert model.weight == pytest.approx(2000, rel=1e-3)
+
+
+def test_the_same_rows_end_in_the_same_bytes_and_a_long_batch_is_cut() -> None:
+    rows, _ = planted(3, 3 * BATCH)
+    whole, parts = MicroClusters(seed=5), MicroClusters(seed=5)
+    whole.learn_many(rows)
+    for begin in range(0, len(rows), BATCH):
+        parts.learn_many(rows[begin : begin + BATCH])
+    assert whole.mixture is not None
+    assert whole.snapshot() == parts.snapshot()
+
+
+@settings(max_examples=20)
+@given(st.integers(0, 10**6), st.integers(1, 399))
+def test_keeping_and_going_on_is_the_same_as_never_having_stopped(seed: int, cut: int) -> None:
+    rows, _ = planted(seed, 400, features=5)
+    model = a_model()
+    kept = a_model()
+    for at, row in enumerate(rows):
+        if at == cut:
+            kept = MicroClusters.restore(model.snapshot())
+            assert kept.snapshot() == model.snapshot()
+        model.learn_one(dict(enumerate(row.tolist())))
+        if at >= cut:
+            kept.learn_one(dict(enumerate(row.tolist())))
+    assert kept.snapshot() == model.snapshot()
+
+
+def test_a_snapshot_stays_small_whatever_comes() -> None:
+    model, draw = MicroClusters(refit_every=0), np.random.default_rng(0)
+    for at in range(16):
+        model.learn_many(draw.standard_t(2, (1000, 16)) * at)
+        assert len(model._summary) <= 2 * model.budget
+        assert len(model.snapshot()) <= 90_000
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        np.ones((1000, 4)),
+        np.indices((10, 10, 10)).reshape(3, -1).T.astype(np.float64),
+        np.repeat(np.eye(5), 200, axis=0) * 1e-9,
+        np.repeat(np.eye(5), 200, axis=0) * 1e9,
+    ],
+    ids=["all equal", "a grid", "tiny", "huge"],
+)
+def test_rows_that_tie_are_merged_in_a_few_rounds(rows: Floats, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds: list[int] = []
+    unite = Summary._unite
+
+    def counted(summary: Summary, kept: NDArray[np.int64], given: NDArray[np.int64]) -> None:
+        rounds.append(len(kept))
+        unite(summary, kept, given)
+
+    monkeypatch.setattr(Summary, "_unite", counted)
+    model = MicroClusters(budget=20, refit_every=0)
+    model.learn_many(rows)
+    assert len(rounds) <= 40
+    assert len(model._summary) <= 40
+    assert model.weight == pytest.approx(len(rows), rel=0.02)
+    model.refit()
+    assert model.mixture is not None
+    assert np.isfinite(model.mixture.place(rows)).all()
+
+
+def test_rows_that_are_no_numbers_are_left_out() -> None:
+    rows, _ = planted(4, 300)
+    spoilt = np.insert(rows, [10, 200], np.array([[np.nan] * 16, [np.inf] * 16]), axis=0)
+    one, other = a_model(), a_model()
+    one.learn_many(rows)
+    other.learn_many(spoilt)
+    assert one.snapshot() == other.snapshot()
+
+
+def test_planted_clusters_are_found_and_keep_their_numbers_over_refits() -> None:
+    model = MicroClusters(refit_every=1000)
+    rows, truth = planted(0, 1500)
+    model.learn_many(rows)
+    first = model.predict_many(rows)
+    assert sorted(set(first)) == [1, 2, 3, 4, 5, 6]
+    assert len(set(zip(first.tolist(), truth.tolist(), strict=True))) == 6
+    for seed in range(1, 10):
+        model.learn_many(planted(seed, 1000)[0])
+        assert model.predict_many(rows).tolist() == first.tolist()
+
+
+def test_a_cluster_that_appears_gets_a_new_number_and_no_other_loses_its_own() -> None:
+    model = MicroClusters(refit_every=0, half_life=5000.0)
+    rows, truth = planted(0, 3000)
+    model.learn_many(rows[truth < 5])
+    model.refit()
+    before = model.predict_many(rows[truth < 5])
+    for seed in range(1, 8):
+        model.learn_many(planted(seed, 3000)[0])
+        model.refit()
+    assert model.predict_many(rows[truth < 5]).tolist() == before.tolist()
+    assert set(model.predict_many(rows[truth == 5])) == {6}
+
+
+def test_a_fit_that_is_not_better_does_not_replace_the_one_before() -> None:
+    model = MicroClusters(refit_every=0)
+    model.learn_many(planted(0, 5000)[0])
+    assert model.refit() is not None
+    kept = model.mixture
+    model.learn_many(planted(1, 1000)[0])
+    assert model.refit() is None
+    assert model.mixture is kept
+
+
+def test_a_handful_of_strangers_is_no_cluster() -> None:
+    rows, _ = planted(0, 5000)
+    strangers = np.full((50, 16), 25.0) + planted(1, 50)[0] / 10
+    model = MicroClusters(refit_every=0)
+    model.learn_many(np.concatenate((rows, strangers)))
+    for _ in range(4):
+        model.refit()
+    assert model.numbers == (1, 2, 3, 4, 5, 6)
+
+
+def test_clusters_that_die_together_do_not_keep_each_other() -> None:
+    means = np.repeat([[0.0], [4.0], [8.0], [30.0], [40.0]], 20, axis=0)
+    weights = np.repeat([0.33, 0.33, 0.332, 0.004, 0.004], 20) / 20
+    points = macro.Points(means, np.full_like(means, 0.01), weights)
+    warm = macro.from_centres(points, means[::20])
+    assert len(warm) == 5
+    fewer = macro.alternative(points, warm, (3, 12), np.random.default_rng(0))
+    assert fewer is not None
+    assert len(fewer) == 4
+
+
+def test_rows_gathered_one_by_one_are_learned_before_those_of_a_batch() -> None:
+    rows, _ = planted(5, 90, features=3)
+    one, other = a_model(), a_model()
+    for row in rows[:20]:
+        one.learn_one(dict(enumerate(row.tolist())))
+    one.learn_many(rows[20:])
+    other.learn_many(rows[:20])
+    other.learn_many(rows[20:])
+    assert one.snapshot() == other.snapshot()
+
+
+def test_shares_of_a_whole_are_measured_with_one_scale() -> None:
+    scale = Scale.empty(4, (1, 3))
+    scale.learn(np.random.default_rng(0).normal(size=(1000, 4)) * [5, 1, 3, 2], np.ones(1000))
+    sd = scale.sd()
+    assert sd[1] == sd[2] == pytest.approx(np.sqrt(5), rel=0.1)
+    assert sd[0] == pytest.approx(5, rel=0.1)
+    assert Scale.empty(2, (0, 0)).sd().tolist() == [1, 1]
+
+
+def test_a_packed_value_of_another_format_is_refused() -> None:
+    good = a_model().snapshot()
+    head, arrays = unpack(good)
+    spoilt = [b"", b"TMK1", good[:-1] + b"", good + b"\0", b"XXXX" + good[4:], pack(head | {"format": 99}, arrays)]
+    model = a_model()
+    model.learn_many(planted(0, 50)[0])
+    spoilt += [model.snapshot()[:-8], model.snapshot()[:40]]
+    for one in spoilt:
+        with pytest.raises(UnknownFormat):
+            MicroClusters.restore(one)

@@ -1,0 +1,128 @@
+"""The overview's partition on a real Redis: what is learned is stored, published, followed, and taken up again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.observe import Digest
+from models.rules import DAY_MS
+from models.segments import EMPTY_CATALOGUE, Catalogue
+from models.state import Record
+from streams.announce import Outbox
+from streams.catalogue import CatalogueWatch, pinned_catalogue
+from streams.errors import Refused, WrongSettings
+from streams.intake import Alone, Inbox, Lane, clock
+from streams.ledger import OVERVIEW, LedgerReader, Mark
+from streams.overview import KEY, OverviewPartition
+from streams.tenure import Tenure, nonce
+from tests.kafka.cluster import RedisServer
+from tests.test_intake import Arrival
+from tests.test_ledger import redis_server, store
+from tests.test_partition import Gates, House, Kafka, at_home, two_segments, until
+
+__all__ = ["redis_server", "store"]  # fixtures
+
+
+def digests(count: int) -> list[Record]:
+    """A few event-days of wallets of three kinds, and one record that is no digest."""
+    draw = np.random.default_rng(4)
+    kinds = np.eye(3, 16, 4, dtype=np.float32) * 5
+    records = []
+    for number in range(1, count + 1):
+        rows = kinds[draw.integers(0, 3, 60)] + draw.normal(0, 0.1, (60, 16)).astype(np.float32)
+        digest = Digest(0, number, f"{number:016x}", number * DAY_MS // 2, rows.astype(np.float32))
+        records.append(Record(number - 1, 0, b"0", digest.pack()))
+    records[2] = Record(2, 0, b"0", b"no digest")
+    return records
+
+
+async def learn(house: House, records: list[Record]) -> Mark:
+    mark, pending = await house.ledger.claim(OVERVIEW, Mark(0, (0,), ("id-d",), 1, nonce()))
+    tenure = Tenure(OVERVIEW, house.ledger, Outbox(house.kafka.send, lambda _: False), mark)
+    await tenure.inherit(pending)
+    inbox = Inbox(Alone(Lane(0, mark.offsets[0], clock())), Gates(), 1000)
+    if rest := records[mark.offsets[0] :]:
+        inbox.put(0, Arrival(rest, mark.offsets[0]))
+    running = asyncio.create_task(OverviewPartition(tenure, inbox, house.around).run())
+    await until(lambda: running.done() or tenure.mark.offsets == (len(records),))
+    inbox.close()
+    await running
+    return tenure.mark
+
+
+def test_what_is_learned_is_published_and_workers_follow_it(store: RedisServer) -> None:
+    async def scenario(house: House) -> None:
+        watch = CatalogueWatch(house.ledger)
+        await watch.look()
+        assert (watch.catalogue, watch.learned_until_ms) == (EMPTY_CATALOGUE, 0)
+        mark = await learn(house, digests(20))
+        await watch.look()
+        assert len(watch.catalogue.segments) >= 3
+        assert mark.catalogue == (watch.catalogue.version, watch.catalogue.hash)
+        assert watch.learned_until_ms == mark.clock_ms == 10 * DAY_MS
+        assert watch.heard == {0: 20}
+
+    kafka = at_home(store, scenario)
+    with closing(LedgerReader(store.url)) as reader:
+        published = Catalogue.from_json(reader.overview().catalogue or b"")
+    newest = kafka.of("segments.catalogue")[-1]
+    assert (newest.key, Catalogue.from_json(newest.value or b"").hash) == (KEY, published.hash)
+
+
+def test_the_next_owner_goes_on_where_the_last_one_was(store: RedisServer) -> None:
+    def published() -> Any:
+        with closing(LedgerReader(store.url)) as reader:
+            found = reader.overview()
+        return json.loads(found.pointer or b"")
+
+    at_home(store, lambda house: learn(house, digests(20)))
+    at_once = published()
+    with closing(store.client()) as client:
+        client.flushall()
+    for count in (6, 13, 20):
+        some = digests(20)[:count]
+        at_home(store, partial(learn, records=some))
+    assert published()["heard"] == at_once["heard"]
+    assert published()["learned_until_ms"] == at_once["learned_until_ms"]
+
+
+def test_a_catalogue_that_is_not_the_published_one_is_refused(store: RedisServer) -> None:
+    async def scenario(house: House) -> None:
+        await learn(house, digests(20))
+        with closing(store.client()) as client:
+            version = json.loads(client.get("{overview}:pointer") or b"")["version"]
+            client.set(f"{{overview}}:catalogue:{version}", two_segments().to_json())
+            with pytest.raises(Refused, match="is not the one published"):
+                await CatalogueWatch(house.ledger).look()
+            client.delete(f"{{overview}}:catalogue:{version}")
+            with pytest.raises(Refused, match="cannot be used"):
+                await CatalogueWatch(house.ledger).look()
+
+    at_home(store, scenario)
+
+
+def test_a_pinned_catalogue_stays_while_learning_goes_on(store: RedisServer, tmp_path: Path) -> None:
+    path = tmp_path / "catalogue.json"
+    path.write_bytes(two_segments().to_json())
+    pinned = pinned_catalogue(path)
+
+    async def scenario(house: House) -> None:
+        await learn(house, digests(20))
+        watch = CatalogueWatch(house.ledger, pinned)
+        await watch.look()
+        assert watch.catalogue.hash == two_segments().hash
+        assert watch.learned_until_ms
+
+    at_home(store, scenario)
+    path.write_text("{}")
+    with pytest.raises(WrongSettings, match="is no catalogue"):
+        pinned_catalogue(path)
+    assert Kafka().sent == []

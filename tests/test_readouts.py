@@ -1,0 +1,278 @@
+"""Read-outs against a real Redis that holds what a worker would have committed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from hypothesis import HealthCheck, Phase, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+
+from models.counters import RULES, campaign_field, cell_field, encode_cell
+from models.hashing import partitions_of
+from models.journeys import Journal, Touched
+from models.rows import FEATURES, ROW_VERSION, WHALE, blank_rows
+from models.rules import Rules
+from models.segments import Catalogue, Segment
+from models.state import Totals
+from streams import readouts
+from streams.embedded import Embedded, servers
+from streams.errors import Refused, TidemarkError, Unavailable
+from streams.ledger import OVERVIEW, Ledger, Mark, Writes
+from streams.settings import Settings
+
+PARTITIONS = 3
+TOPICS = ("topic-a", "topic-b")
+CATALOGUE = Catalogue(
+    version=4,
+    mean=np.zeros(len(FEATURES)),
+    sd=np.ones(len(FEATURES)),
+    centres=np.stack([np.zeros(len(FEATURES)), np.ones(len(FEATURES))]),
+    variances=np.ones((2, len(FEATURES))),
+    shares=np.array([0.5, 0.5]),
+    segments=(Segment(1, 0, "steady holders", 0.5, 1), Segment(3, 1, "leveraged traders", 0.5, 2)),
+)
+#: Few names, so that partitions share cells, and some that look like what separates or escapes them.
+texts = st.sampled_from(["spring", "a|b", "%7C", "%25", "été"]) | st.text(min_size=1, max_size=3)
+amounts = st.integers(-(10**15), 10**15)
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[Embedded]:
+    with servers() as found:
+        yield found
+
+
+@pytest.fixture
+def settings(embedded: Embedded) -> Settings:
+    """An empty Redis."""
+    return emptied(Settings(kafka=embedded.kafka, redis=SecretStr(embedded.redis)))
+
+
+def emptied(settings: Settings) -> Settings:
+    with redis.Redis.from_url(settings.redis_url) as store:
+        store.flushdb()
+    return settings
+
+
+def commit(settings: Settings, owner: int | str, writes: Writes, catalogue: tuple[int, str] = (0, "")) -> None:
+    """Claim and commit as a worker does."""
+
+    async def committed() -> None:
+        ledger = Ledger(settings.redis_url)
+        mark, _ = await ledger.claim(owner, Mark(0, (0, 0), TOPICS, PARTITIONS, "0" * 16))
+        new = Mark(mark.number + 1, (5, 2), TOPICS, PARTITIONS, "1" * 16, catalogue, 1_700_000_000_000)
+        await ledger.commit(owner, (mark, new), b"", writes)
+        await ledger.close()
+
+    asyncio.run(committed())
+
+
+def publish(settings: Settings) -> None:
+    commit(settings, OVERVIEW, Writes({b"catalogue": CATALOGUE.to_json()}))
+
+
+def with_totals(totals: Totals, cells: Mapping[bytes, tuple[int, ...]] | None = None) -> Writes:
+    return Writes(
+        {b"totals": totals.to_json()}, {b"roi": {name: encode_cell(cell) for name, cell in (cells or {}).items()}}
+    )
+
+
+def stored_row(segment: int, *, whale: bool = False) -> bytes:
+    row = blank_rows(1)
+    row["version"], row["segment"], row["sequence"] = ROW_VERSION, segment, 7
+    row["changed_s"], row["flags"], row["transactions"] = 1_700_000_000, WHALE if whale else 0, 9
+    row["last_at_ms"] = 1_700_000_000_000
+    return row.tobytes()
+
+
+def test_before_the_first_commit_there_are_zeros_and_empty_lists(settings: Settings) -> None:
+    found = readouts.totals(settings)
+    assert found.pop("rejected") == {}
+    assert set(found.values()) == {0}
+    assert (readouts.roi(settings), readouts.segments(settings), list(readouts.wallets(settings))) == ([], [], [])
+
+
+def test_a_claimed_partition_that_has_committed_nothing_changes_nothing(settings: Settings) -> None:
+    commit(settings, 0, Writes())
+    assert readouts.segments(settings) == []
+    assert readouts.records_read(readouts.totals(settings)) == 0
+
+
+def test_totals_have_the_fields_of_the_contract_in_its_order(settings: Settings) -> None:
+    assert list(readouts.totals(settings)) == [
+        "transactions", "touches", "duplicates", "late", "beyond_memory", "rejected", "revenue_micros", "cost_micros",
+        "segment_changes", "wallets", "catalogue_version",
+    ]  # fmt: skip
+
+
+def test_totals_add_up_over_partitions_and_name_the_catalogue_in_use(settings: Settings) -> None:
+    commit(settings, 0, with_totals(Totals(transactions=3, revenue_micros=-5, rejected={"not_json": 2})), (3, "abc"))
+    commit(
+        settings, 2, with_totals(Totals(transactions=4, touches=1, rejected={"not_json": 1, "too_deep": 1})), (4, "d")
+    )
+    found = readouts.totals(settings)
+    assert (found["transactions"], found["touches"], found["revenue_micros"]) == (7, 1, -5)
+    assert found["rejected"] == {"not_json": 3, "too_deep": 1}
+    assert found["catalogue_version"] == 4
+    assert readouts.records_read(found) == 12
+
+
+@hypothesis_settings(
+    max_examples=25,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # a shrink asks Redis for minutes
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.dictionaries(
+        st.tuples(st.sampled_from(["unassigned", "s3"]), texts, st.just("email"), st.integers(0, PARTITIONS - 1)),
+        st.tuples(*[amounts] * 11),
+        max_size=12,
+    )
+)
+def test_roi_adds_up_over_partitions_for_every_rule_whatever_campaigns_are_called(
+    settings: Settings, cells: dict[tuple[str, str, str, int], tuple[int, ...]]
+) -> None:
+    emptied(settings)
+    for partition in range(PARTITIONS):
+        here = {
+            cell_field(segment, campaign_field(campaign, channel)): cell
+            for (segment, campaign, channel, place), cell in cells.items()
+            if place == partition
+        }
+        commit(settings, partition, with_totals(Totals(), here))
+    rows = readouts.roi(settings)
+    for place, rule in enumerate(RULES):
+        of_rule = [row for row in rows if row["rule"] == rule]
+        assert sum(row["cost_micros"] for row in of_rule) == sum(cell[0] for cell in cells.values())
+        assert sum(row["revenue_micros"] for row in of_rule) == sum(cell[1 + place] for cell in cells.values())
+        assert sum(row["conversions_micros"] for row in of_rule) == sum(cell[6 + place] for cell in cells.values())
+    known = {place[:3] for place in cells}
+    assert {(row["segment"], row["campaign_id"], row["channel"]) for row in rows} <= known
+
+
+def test_roi_rows_have_the_shape_of_the_contract(settings: Settings) -> None:
+    publish(settings)
+    cells = {
+        cell_field("s3", campaign_field("spring|50%", "email")): (2_000_000, *[5_000_000] * 5, *[1_000_000] * 5),
+        cell_field("s3", b"|"): (0, *[7] * 5, *[0] * 5),
+        cell_field("s1", campaign_field("gone", "email")): (0,) * 11,
+    }
+    commit(settings, 1, with_totals(Totals(), cells))
+    rows = readouts.roi(settings)
+    assert len(rows) == 10
+    assert rows[4] == {
+        "segment": "s3", "name": "leveraged traders", "campaign_id": "spring|50%", "channel": "email",
+        "rule": "position", "revenue_micros": 5_000_000, "cost_micros": 2_000_000, "conversions_micros": 1_000_000,
+        "roi": 1.5,
+    }  # fmt: skip
+    assert (rows[5]["campaign_id"], rows[5]["channel"], rows[5]["roi"]) == (None, None, None)
+
+
+def test_segments_are_those_of_the_catalogue_and_those_with_wallets_then_unassigned(settings: Settings) -> None:
+    publish(settings)
+    cells = {cell_field("s3", b"|"): (0, *[9] * 5, *[0] * 5)}
+    commit(settings, 0, with_totals(Totals(wallets=6, wallets_by_segment={0: 1, 3: 5}), cells))
+    commit(settings, 1, with_totals(Totals(wallets=4, wallets_by_segment={0: 2, 2: 2})))
+    rows = readouts.segments(settings)
+    assert [(row["segment"], row["name"], row["wallets"]) for row in rows] == [
+        ("s3", "leveraged traders", 5), ("s2", "s2", 2), ("s1", "steady holders", 0), ("unassigned", "unassigned", 3),
+    ]  # fmt: skip
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    assert rows[0]["revenue_micros"] == 9
+    assert list(rows[0]["centre"]) == list(FEATURES)
+    assert rows[1]["centre"] == rows[-1]["centre"] == {}
+
+
+def test_a_wallet_is_found_where_the_partitioner_puts_it(settings: Settings) -> None:
+    publish(settings)
+    wallet = "wällét/1 |%"
+    (partition,) = partitions_of([wallet.encode()], PARTITIONS, "murmur2").tolist()
+    field = campaign_field("spring|50%", "email")
+    journal = Journal.of((Touched(1_700_000_000_123, b"e1", 1),), b"", Rules())
+    strings = {b"w:" + wallet.encode(): stored_row(3, whale=True), b"j:" + wallet.encode(): journal.pack()}
+    for other in range(PARTITIONS):
+        commit(settings, other, Writes(strings, {b"codes": {field: b"1"}}) if other == partition else Writes())
+    found = readouts.wallet(settings, wallet)
+    assert 0 < found.pop("confidence") <= 1
+    assert list(found.pop("features")) == list(FEATURES)
+    assert found == {
+        "wallet_id": wallet, "segment": "s3", "name": "leveraged traders", "since": "2023-11-14T22:13:20.000Z",
+        "sequence": 7, "lifecycle": "active", "whale": True,
+        "touches": [
+            {
+                "occurred_at": "2023-11-14T22:13:20.123Z", "event_id": "e1",
+                "campaign_id": "spring|50%", "channel": "email",
+            }
+        ],
+    }  # fmt: skip
+    assert readouts.wallet(settings.model_copy(update={"partitioner": "off"}), wallet)["sequence"] == 7
+    with pytest.raises(TidemarkError, match="no wallet 'w2'"):
+        readouts.wallet(settings, "w2")
+
+
+def test_wallets_are_listed_once_each_and_by_segment(settings: Settings) -> None:
+    publish(settings)
+    for partition in range(PARTITIONS):
+        rows = {f"w:{partition}-{number}".encode(): stored_row(number % 2 * 3) for number in range(700)}
+        commit(settings, partition, Writes(rows))
+    everything = [row["wallet_id"] for row in readouts.wallets(settings)]
+    assert len(everything) == len(set(everything)) == 2100
+    assert {row["segment"] for row in readouts.wallets(settings, "s3")} == {"s3"}
+    assert sum(1 for _ in readouts.wallets(settings, "unassigned")) == 1050
+    assert json.dumps(next(readouts.wallets(settings)))
+
+
+def test_an_exported_catalogue_is_the_pinned_one_read_back(settings: Settings, tmp_path: Path) -> None:
+    with pytest.raises(TidemarkError, match="there is no catalogue yet"):
+        readouts.catalogue(settings)
+    publish(settings)
+    file = tmp_path / "catalogue.json"
+    file.write_bytes(readouts.catalogue(settings).to_json())
+    pinned = emptied(settings).model_copy(update={"catalogue": file})
+    assert readouts.catalogue(pinned).hash == CATALOGUE.hash
+    file.write_text("{}")
+    with pytest.raises(Refused, match="TIDEMARK_CATALOGUE"):
+        readouts.segments(pinned)
+
+
+def test_without_redis_one_line_says_what_to_do(settings: Settings) -> None:
+    with pytest.raises(Unavailable, match="check TIDEMARK_REDIS"):
+        readouts.totals(Settings(redis=SecretStr("redis://127.0.0.1:1/0")))
+
+
+def lag_of(settings: Settings) -> dict[tuple[str, int], dict[str, Any]]:
+    return {(row["topic"], row["partition"]): row for row in readouts.lag(settings)}
+
+
+def test_lag_is_the_log_end_minus_the_committed_mark(settings: Settings) -> None:
+    from kafka import KafkaProducer
+
+    from streams import topics
+
+    named = settings.model_copy(
+        update={"partitions": PARTITIONS, "topic_transactions": "lag.t", "topic_touches": "lag.c"}
+    )
+    with pytest.raises(TidemarkError, match=r"no topic lag\.t: run `tidemark topics create`"):
+        readouts.lag(named)
+    topics.create(named)
+    assert {row["lag"] for row in readouts.lag(named)} == {0}
+    producer = KafkaProducer(bootstrap_servers=named.kafka, enable_idempotence=False)
+    for _ in range(8):  # one batch each: the embedded broker's end offset is that of the newest batch
+        producer.send("lag.t", b"{}", partition=1).get(10)
+    producer.close()
+    assert lag_of(named)["lag.t", 1] == {
+        "topic": "lag.t", "partition": 1, "position": 0, "end": 8, "lag": 8, "event_time_lag_ms": None,
+    }  # fmt: skip
+    commit(named, 1, Writes())
+    found = lag_of(named)["lag.t", 1]
+    assert (found["position"], found["lag"]) == (5, 3)
+    assert found["event_time_lag_ms"] > 0

@@ -1,0 +1,45 @@
+"""The stored row is a contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from models.rows import FEATURES, ROW, ROW_VERSION, UnknownFormat, blank_rows, unpack_rows
+
+
+def test_a_row_is_at_most_768_bytes_and_its_layout_is_pinned() -> None:
+    """Who changes the layout changes `ROW_VERSION` with it, and this line."""
+    assert ROW.itemsize <= 768
+    assert (ROW_VERSION, ROW.itemsize, len(FEATURES)) == (1, 768, 16)
+    assert ROW.fields is not None
+    assert [ROW.fields[name][1] for name in ("version", "segment", "ring", "sums", "cusum", "recent_fees")] == [
+        0,
+        4,
+        56,
+        312,
+        576,
+        704,
+    ]
+
+
+def test_rows_come_back_as_they_were_stored() -> None:
+    rows = blank_rows(3)
+    rows["version"] = ROW_VERSION
+    rows["segment"] = (1, 2, 3)
+    rows["sums"][1] = 0.1
+    stored: list[bytes | None] = [row.tobytes() for row in rows]
+    assert unpack_rows(stored).tobytes() == rows.tobytes()
+    assert unpack_rows([None, *stored[1:]])["version"].tolist() == [0, 1, 1]
+    assert len(unpack_rows([])) == 0
+
+
+def test_unpacked_rows_may_be_changed() -> None:
+    rows = unpack_rows([None])
+    rows["segment"] = 5
+    assert rows["segment"].tolist() == [5]
+
+
+@pytest.mark.parametrize("stored", [b"", bytes(ROW.itemsize), bytes([ROW_VERSION]), bytes([9]) * ROW.itemsize])
+def test_a_row_of_another_version_or_length_is_refused(stored: bytes) -> None:
+    with pytest.raises(UnknownFormat):
+        unpack_rows([stored])
