@@ -265,8 +265,9 @@ class Cells:
         cell = (column * len(self.segments) + self.row[shares, None]) * NUMBERS
         shared = cell[:, None, :] + np.arange(SHARED, SHARED + 3)[:, None]
         last = cell[np.arange(len(shares)), self.touches[shares] - 1]
+        real = np.broadcast_to(weight[:, :1] > 0, weight.shape)  # the rest is padding, and no cell of its own
         for place, money, conversion in (
-            (shared.ravel(), revenue.ravel(), conversions.ravel()),
+            (shared[real], revenue[real], conversions[real]),
             (cell[:, 0] + FIRST, amount * sign, converted * MILLION),
             (last + LAST, amount * sign, converted * MILLION),
         ):

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from models.effects import Effects, Quarantined
     from models.rules import Rules
+    from models.segments import Catalogue
     from streams.cache import Lookup
     from streams.catalogue import CatalogueWatch
     from streams.intake import Inbox, Taken
@@ -106,12 +107,12 @@ class Partition:
         tally, began = self._around.tally, time.perf_counter()
         lookup = await self._load(taken)  # 1. the wallets the step needs and the cache lacks
         loaded = time.perf_counter()
-        state, effects = self._step(taken, lookup)  # 2. decide; nothing has happened yet
+        catalogue = self._around.watch.catalogue  # once: it may change while this batch waits for Redis
+        state, effects = self._step(taken, lookup, catalogue)  # 2. decide; nothing has happened yet
         stepped = time.perf_counter()
         cells = await self._count(effects)  # 3. the counters, absolute
-        mark = self._tenure.next_mark(
-            next_offsets(self._tenure.mark.offsets, taken), state.clock_ms, self._catalogue_mark()
-        )
+        offsets = next_offsets(self._tenure.mark.offsets, taken)
+        mark = self._tenure.next_mark(offsets, state.clock_ms, (catalogue.version, catalogue.hash))
         messages = self._messages(mark, taken, effects)
         await self._tenure.commit(mark, _writes(state, effects, cells), messages)  # 4. all of it, or nothing
         committed = time.perf_counter()
@@ -138,12 +139,12 @@ class Partition:
                 self._cache.admit_journals(with_journal, journals)
         return lookup
 
-    def _step(self, taken: Taken, lookup: Lookup) -> tuple[State, Effects]:
+    def _step(self, taken: Taken, lookup: Lookup, catalogue: Catalogue) -> tuple[State, Effects]:
         wallets, wallet_of = self._cache.copy(lookup)
         mark = self._tenure.mark
         before = State(self.number, mark.partitions, mark.clock_ms, self._totals, self._codes, wallets)
         batch = Batch(taken.records, taken.lanes, wallet_of)
-        return step(before, batch, self._around.rules, self._around.watch.catalogue)
+        return step(before, batch, self._around.rules, catalogue)
 
     async def _count(self, effects: Effects) -> dict[bytes, Cell]:
         """The new absolute values of the cells this batch adds to."""
@@ -168,10 +169,6 @@ class Partition:
 
     def _has_digest(self, messages: Sequence[Message]) -> bool:
         return bool(messages) and messages[-1].topic == self._around.settings.digests_topic
-
-    def _catalogue_mark(self) -> tuple[int, str]:
-        catalogue = self._around.watch.catalogue
-        return catalogue.version, catalogue.hash
 
     def _remember(self, lookup: Lookup, state: State, cells: dict[bytes, Cell]) -> None:
         self._cache.keep(lookup, state.wallets)

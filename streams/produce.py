@@ -206,4 +206,6 @@ class Sender:
 
 
 def _reason(problem: Exception) -> str:
-    return f"{type(problem).__name__}: {problem}".rstrip(": ").replace("\n", " ")[:300]
+    """One line: the error's name, and what it says beyond that."""
+    text = " ".join(str(part) for part in problem.args if part is not None)
+    return f"{type(problem).__name__}: {text}".removesuffix(": ").replace("\n", " ")[:300]

@@ -172,6 +172,13 @@ def test_deciding_at_once_is_deciding_one_by_one(seed: int, wallets: int, more: 
             assert row["cusum"][segment.slot] == end.evidence[segment.number]
 
 
+def test_a_score_does_not_depend_on_its_neighbours() -> None:
+    """Bit by bit; a matrix product would differ in its last bits."""
+    folded, _ = drawn_batch(1, 20, 300)
+    together = CATALOGUE.place(folded.features)
+    assert together.tobytes() == b"".join(CATALOGUE.place(row[None]).tobytes() for row in folded.features)
+
+
 def test_the_drawn_batches_hold_every_kind_of_move() -> None:
     kinds = set()
     for seed in range(60):

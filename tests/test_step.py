@@ -273,6 +273,22 @@ def test_the_changes_of_a_wallet_are_numbered_without_gap_and_follow_each_other(
         assert (stored["sequence"], f"s{stored['segment']}") == (sequence, segment["segment"] if segment else "s0")
 
 
+def test_a_reason_tells_what_a_feature_was_at_the_change_before() -> None:
+    last: dict[tuple[str, str], tuple[int, float]] = {}
+    compared = 0
+    for change in changes_of(in_thousands()):
+        for reason in change["reasons"]:
+            name = change["wallet_id"], reason["feature"]
+            sequence, after = last.get(name, (0, 0.0))
+            if change["sequence"] == 1:
+                assert reason["before"] is None
+            elif sequence == change["sequence"] - 1:
+                assert reason["before"] == pytest.approx(after, rel=1e-3, abs=1e-3)
+                compared += 1
+            last[name] = change["sequence"], reason["after"]
+    assert compared > 20
+
+
 def test_a_change_names_the_record_that_caused_it() -> None:
     by_offset = {(lane, record.offset): record for lane, record in season()}
     for change in changes_of(in_thousands()):

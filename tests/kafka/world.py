@@ -94,8 +94,15 @@ class World:
         return sum(records_read(json.loads(totals)) for totals in stored if totals)
 
     def await_applied(self, records: int, seconds: float = 120) -> None:
-        """Wait until at least so many records are committed."""
-        wait_until(lambda: self.applied() >= records, f"{records} records committed", seconds)
+        """Wait until at least so many records are committed; fail at once if no worker is left to commit them."""
+
+        def reached_or_hopeless() -> bool:
+            return self.applied() >= records or not any(worker.alive for worker in self._workers)
+
+        wait_until(reached_or_hopeless, f"{records} records committed, {self.applied()} now", seconds)
+        if self.applied() < records:
+            ended = [f"{worker.name} ended; its last words:\n{worker.tail()}" for worker in self._workers]
+            raise RuntimeError("\n".join(["no worker is left", *ended]))
 
     def await_no_lag(self, seconds: float = 120) -> None:
         """Wait until every partition's mark has reached the end of both its logs."""
