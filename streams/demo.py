@@ -165,7 +165,7 @@ def _outcome(season: Season) -> dict[str, Any]:
     if code:
         raise TidemarkError(f"the demo's worker ended with {code} on SIGTERM: {last_line(season.log)}")
     overall = readouts.overall(season.settings)
-    expected = season.simulated.truth()["totals"]
+    expected = season.simulated.totals()
     return {
         "events": season.sending.result().sent,
         "totals": overall.totals,

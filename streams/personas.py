@@ -143,12 +143,12 @@ class Stage:
 
 
 FUNNELS: dict[str, tuple[Stage, ...]] = {
-    "email": (Stage("sent", 1_200, 460), Stage("open", 0, 380), Stage("click", 0, 420), Stage("visit", 0, 0)),
-    "app_notification": (Stage("sent", 300, 400), Stage("open", 0, 520), Stage("visit", 0, 0)),
-    "social": (Stage("impression", 11_500, 260), Stage("click", 420_000, 450), Stage("visit", 0, 0)),
-    "search": (Stage("click", 1_350_000, 610), Stage("visit", 0, 0)),
-    "referral": (Stage("visit", 2_500_000, 0),),
-    "web": (Stage("impression", 4_250, 310), Stage("visit", 37_500, 0)),
+    "email": (Stage("sent", 60_000, 460), Stage("open", 0, 380), Stage("click", 0, 420), Stage("visit", 0, 0)),
+    "app_notification": (Stage("sent", 25_000, 400), Stage("open", 0, 520), Stage("visit", 0, 0)),
+    "social": (Stage("impression", 90_000, 260), Stage("click", 1_900_000, 450), Stage("visit", 0, 0)),
+    "search": (Stage("click", 3_400_000, 610), Stage("visit", 0, 0)),
+    "referral": (Stage("visit", 8_000_000, 0),),
+    "web": (Stage("impression", 40_000, 310), Stage("visit", 400_000, 0)),
 }
 
 CAMPAIGNS = (

@@ -112,11 +112,15 @@ class Simulation:
                 self.written += 1
                 yield self._line(wallet, day, at_ms)
 
+    def totals(self) -> dict[str, Any]:
+        """What `totals` must say of the lines written so far; far cheaper than the whole truth."""
+        return self.books.totals()
+
     def truth(self) -> dict[str, Any]:
         """Totals, ROI over all segments, and each wallet's personas: what the lines written so far must come to."""
         return {
             "lines": self.written,
-            "totals": self.books.totals(),
+            "totals": self.totals(),
             "roi": self.books.roi(),
             "personas": {wallet.wallet_id: self._personas(wallet) for wallet in self.wallets},
         }

@@ -32,8 +32,10 @@ WRONG = {
     "TIDEMARK_EMBEDDED": "perhaps",
     "TIDEMARK_LOG_LEVEL": "LOUD",
 }
-#: Characters a password may have: all but the NUL, which no environment can hold.
-passwords = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=8, max_size=20)
+#: Characters a password may have: all but the NUL, which no environment can hold. One that no setting's text has.
+passwords = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=8, max_size=20).map(
+    "\N{SECTION SIGN}{}".format
+)
 
 
 @contextmanager
