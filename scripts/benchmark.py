@@ -41,8 +41,8 @@ ASSETS = ("BTC", "ETH", "SOL", "USDC", "USDT", "MATIC", "AAVE", "UNI", "LINK", "
 PRODUCTS = ("spot", "wallet", "staking", "lending", "derivatives")
 COUNTRIES = ("US", "GB", "DE", "JP")
 START_MS = 1_775_000_000_000
-#: Event time between two records: 10,000 records a day, so that the model learns in the middle of it.
-GAP_MS = 8_640
+#: Event time between two records: 100,000 a day, so that the model learns in the middle of it.
+GAP_MS = 864
 
 
 def records(count: int, wallets: int) -> Iterator[tuple[str, bytes, bytes, int]]:
@@ -104,12 +104,12 @@ def resident_mb(pid: int) -> float:
 
 
 def measure_tidemark(world: World, count: int) -> dict[str, Any]:
-    """The whole job over a backlog; warm: measured from 30 % of the records to the end."""
+    """The whole job over a backlog; warm: measured from 40 % of the records to the end."""
     world.transactions, world.touches = "wallet.transactions", "campaign.touches"
     world.run("topics", "create")
     began = time.perf_counter()
     worker = world.worker("bench")
-    wait_until(lambda: world.applied() >= 0.3 * count, "30 % of the records", 600)
+    wait_until(lambda: world.applied() >= 0.4 * count, "40 % of the records", 600)
     warm, warm_cpu, warm_at = world.applied(), cpu_seconds(worker.pid), time.perf_counter()
     wait_until(lambda: world.applied() >= count, "all records", 600)
     cpu, seconds = cpu_seconds(worker.pid), time.perf_counter()
