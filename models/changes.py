@@ -96,20 +96,30 @@ def described(number: int, catalogue: Catalogue) -> dict[str, str]:
 def reasons(change: Change, catalogue: Catalogue) -> list[dict[str, Any]]:
     """The features that contributed most to the lead of the new segment, in natural units.
 
-    `weight`: the feature's part of the lead, by absolute value. A first segment leads over the average wallet.
+    The lead is over the segment that was left; for a first segment, and where the old one is gone, over all
+    segments by their shares. `weight`: the feature's part of the lead, by absolute value. What has not changed
+    since the last change comes after what has.
     """
     lead = contributions(change.features, catalogue, change.move.joined)
     if catalogue.column_of(change.move.left) >= 0:
         lead = lead - contributions(change.features, catalogue, change.move.left)
+    else:
+        for segment, share in zip(catalogue.segments, catalogue.shares, strict=True):
+            lead = lead - share * contributions(change.features, catalogue, segment.number)
     total = float(np.abs(lead).sum()) or 1.0
+    after = [natural(name, value) for name, value in zip(FEATURES, change.features.tolist(), strict=True)]
+    before: list[float | None] = [None] * len(FEATURES)
+    if change.before is not None:
+        before = [natural(name, value) for name, value in zip(FEATURES, change.before.tolist(), strict=True)]
+    most = sorted(range(len(FEATURES)), key=lambda feature: (before[feature] == after[feature], -lead[feature]))
     return [
         {
             "feature": FEATURES[feature],
-            "before": None if change.before is None else natural(FEATURES[feature], float(change.before[feature])),
-            "after": natural(FEATURES[feature], float(change.features[feature])),
+            "before": before[feature],
+            "after": after[feature],
             "weight": round(float(lead[feature]) / total, 4),
         }
-        for feature in np.argsort(-lead, kind="stable")[:REASONS].tolist()
+        for feature in most[:REASONS]
     ]
 
 

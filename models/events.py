@@ -193,8 +193,6 @@ def classify(refused: ValidationError) -> list[Rejected]:
         reason = REASONS.get(kind, "out_of_range" if any(word in kind for word in RANGES) else "wrong_type")
         if reason == "unknown_value" and not isinstance(error["input"], str):
             reason = "wrong_type"  # a number or an object is not on any list of words
-        if reason == "unknown_value" and not isinstance(error["input"], str):
-            reason = "wrong_type"  # pydantic compares with the list before it looks at the type
         if name == "occurred_at" and kind != "missing":
             if number and reason == "out_of_range":
                 found.append(Rejected(reason, "occurred_at: seconds instead of milliseconds?"))

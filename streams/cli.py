@@ -118,6 +118,8 @@ def work() -> None:
 
     Example: `TIDEMARK_KAFKA=broker:9092 TIDEMARK_REDIS=redis://store:6379/0 tidemark work`
     """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the worker has its own: nothing is owned yet
+
     from streams.worker import run
 
     if code := run(console.read_settings()):

@@ -8,6 +8,7 @@ in which it happened.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -153,7 +154,7 @@ class Alone:
     def __init__(self, lane: Lane) -> None:
         self.lanes = (lane,)
 
-    def take(self, limit: int, now: Now) -> Taken:
+    def take(self, limit: int, now: Now, span_ms: float = math.inf) -> Taken:  # noqa: ARG002 - as Merge has it
         (lane,), room = self.lanes, Room(limit)
         records: list[RecordLike] = []
         while room and lane.batches:
@@ -171,11 +172,11 @@ class Merge:
         self.lanes = (transactions, touches)
         self._end_of = end_of
 
-    def take(self, limit: int, now: Now) -> Taken:
-        """At most `limit` records whose order is settled."""
+    def take(self, limit: int, now: Now, span_ms: float = math.inf) -> Taken:
+        """At most `limit` records whose order is settled; of history, at most `span_ms` of record time."""
         transactions, touches = self.lanes
         records: list[RecordLike] = []
-        lanes, room, wait = bytearray(), Room(limit), 0.0
+        lanes, room, wait, until = bytearray(), Room(limit), 0.0, math.inf
         while room:
             if touches.batches and transactions.batches:
                 if touches.head_at <= transactions.head_at:
@@ -187,11 +188,15 @@ class Merge:
                 break
             else:
                 lane, empty = (touches, transactions) if touches.batches else (transactions, touches)
-                before = float("inf")
+                before = math.inf
                 wait = self._patience(lane, empty, now)
                 if wait > 0:
                     break
-            taken = lane.take_before(before, room, now)
+            if not records and lane.head_at < now.wall_ms - CATCHING_UP_MS:
+                until = lane.head_at + span_ms
+            if lane.head_at >= until:
+                break
+            taken = lane.take_before(min(before, until), room, now)
             records += taken
             lanes += bytes([lane.number]) * len(taken)
         return Taken(records, bytes(lanes), wait)
@@ -243,11 +248,11 @@ class Inbox:
         self.closing = True
         self._news.set()
 
-    async def gather(self, limit: int) -> Taken | None:
-        """The next batch, at most `limit` records; None when the partition is being handed over."""
+    async def gather(self, limit: int, span_ms: float = math.inf) -> Taken | None:
+        """The next batch, at most `limit` records and `span_ms` of history; None when the partition is handed over."""
         while not self.closing:
             self._news.clear()
-            taken = self._order.take(limit, clock())
+            taken = self._order.take(limit, clock(), span_ms)
             self._release()
             if taken.records:
                 return taken

@@ -6,6 +6,7 @@ A backlog must not outrun the model: sixty replayed days would be over before th
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,11 @@ class Lessons:
             self._sent, self._sent_s = mark.number, time.monotonic()
         elif len(learning):
             self._rows.append(learning)
+
+    @property
+    def span_ms(self) -> float:
+        """How much history a batch may hold: a batch of many days would be over before the model could follow."""
+        return math.inf if self._watch.pinned else DAY_MS
 
     @property
     def waiting(self) -> bool:

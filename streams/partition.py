@@ -89,7 +89,7 @@ class Partition:
         """Work until the inbox closes, then hand over."""
         await self._begin()
         limit = self._around.settings.batch_records
-        while (taken := await self.inbox.gather(limit)) is not None:
+        while (taken := await self.inbox.gather(limit, self._lessons.span_ms)) is not None:
             await self._work(taken)
             await self._keep_pace(taken)
             if len(taken.records) < limit and not self.inbox.closing:

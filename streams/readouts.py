@@ -221,7 +221,8 @@ def _segments(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
     revenue: dict[str, int] = defaultdict(int)
     for field, numbers in _cells(snapshots).items():
         revenue[split_field(field)[0]] += numbers[1]  # the same under every rule
-    listed = sorted(named | others, key=lambda segment: (-held[segment], segment))
+    earned = {segment for segment, micros in revenue.items() if micros and segment != UNASSIGNED}
+    listed = sorted(named | others | earned, key=lambda segment: (-held[segment], segment))
     return [
         {
             "segment": segment,

@@ -138,6 +138,27 @@ def test_logs_in_order_are_merged_by_time_with_touches_first(a: list[int], b: li
     assert found == sorted(found, key=lambda pair: (pair[0], pair[1] != b"t"))
 
 
+@given(timestamps, timestamps, st.integers(1, 5))
+def test_history_is_taken_in_short_spans_and_in_the_same_order(a: list[int], b: list[int], span_ms: int) -> None:
+    logs = Logs(log(a, "x"), log(b, "t"))
+    logs.deliver(TRANSACTIONS, 99)
+    logs.deliver(TOUCHES, 99)
+    out: list[RecordLike] = []
+    for passed_s in range(1, 40):
+        taken = logs.merge.take(99, Now(LATER.monotonic_s + passed_s, LATER.wall_ms), span_ms)
+        assert all(record.timestamp < taken.records[0].timestamp + span_ms for record in taken.records)
+        out += taken.records
+    assert out == in_order(*logs.logs)
+
+
+def test_live_traffic_is_not_cut_into_spans() -> None:
+    logs = Logs(log([5, 6, 9], "x"), log([7, 20], "t"))
+    logs.deliver(TRANSACTIONS, 99)
+    logs.deliver(TOUCHES, 99)
+    live = Now(LATER.monotonic_s + PATIENCE_LIVE_S, 5 + CATCHING_UP_MS)
+    assert [record.timestamp for record in logs.merge.take(99, live, span_ms=1).records] == [5, 6, 7, 9]
+
+
 def only_transactions(**known: int) -> tuple[Merge, Lane, Lane, Known]:
     """Transactions at hand, no touches; what is known of the end of the touches is given."""
     end = Known(**{"position": 7, "stable": 7, "polled_ms": 50, "taken": 7} | known)

@@ -241,7 +241,14 @@ def main() -> None:
     out = {}
     for way, rate in ways.items():
         if given.only in (None, way):
-            trial = Trial(given.events, given.seed, given.workers, given.kills, rate, say=partial(report, way))
+            trial = Trial(
+                given.events,
+                given.seed,
+                given.workers,
+                given.kills,
+                rate=rate,
+                say=partial(report, way),
+            )
             out[way] = alone(trial)
     if given.json:
         print(json.dumps({way: {"wrong": found.wrong, **found.facts} for way, found in out.items()}))
