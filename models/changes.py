@@ -100,36 +100,30 @@ def reasons(change: Change, catalogue: Catalogue) -> list[dict[str, Any]]:
     segments by their shares. `weight`: the feature's part of the lead, by absolute value. What has not changed
     since the last change comes after what has.
     """
-    lead = contributions(change.features, catalogue, change.move.joined)
-    if catalogue.column_of(change.move.left) >= 0:
-        lead = lead - contributions(change.features, catalogue, change.move.left)
-    else:
-        for segment, share in zip(catalogue.segments, catalogue.shares, strict=True):
-            lead = lead - share * contributions(change.features, catalogue, segment.number)
+    of_segments = contributions(change.features, catalogue)
+    left = catalogue.column_of(change.move.left)
+    others = of_segments[left] if left >= 0 else (catalogue.shares[:, None] * of_segments).sum(axis=0)
+    lead = of_segments[catalogue.column_of(change.move.joined)] - others
     total = float(np.abs(lead).sum()) or 1.0
-    after = [natural(name, value) for name, value in zip(FEATURES, change.features.tolist(), strict=True)]
-    before: list[float | None] = [None] * len(FEATURES)
+    same = np.zeros(len(lead), np.bool_)
     if change.before is not None:
-        before = [natural(name, value) for name, value in zip(FEATURES, change.before.tolist(), strict=True)]
-    most = sorted(range(len(FEATURES)), key=lambda feature: (before[feature] == after[feature], -lead[feature]))
+        same = change.before == change.features.astype(change.before.dtype)
     return [
         {
             "feature": FEATURES[feature],
-            "before": before[feature],
-            "after": after[feature],
+            "before": None if change.before is None else natural(FEATURES[feature], float(change.before[feature])),
+            "after": natural(FEATURES[feature], float(change.features[feature])),
             "weight": round(float(lead[feature]) / total, 4),
         }
-        for feature in most[:REASONS]
+        for feature in np.lexsort((-lead, same))[:REASONS].tolist()
     ]
 
 
-def contributions(features: NDArray[np.float64], catalogue: Catalogue, number: int) -> NDArray[np.float64]:
-    """What each feature (16,) adds to the log-likelihood of a segment, over that of a standard wallet."""
-    column = catalogue.column_of(number)
+def contributions(features: NDArray[np.float64], catalogue: Catalogue) -> NDArray[np.float64]:
+    """What each feature adds to the log-likelihood of each segment (k, 16), over that of a standard wallet."""
     scaled = catalogue.scale(features)
-    variance = catalogue.variances[column]
-    distance = (scaled - catalogue.centres[column]) ** 2 / variance
-    gained: NDArray[np.float64] = 0.5 * (scaled**2 - distance - np.log(variance))
+    distance = (scaled - catalogue.centres) ** 2 / catalogue.variances
+    gained: NDArray[np.float64] = 0.5 * (scaled**2 - distance - np.log(catalogue.variances))
     return gained
 
 

@@ -382,7 +382,7 @@ def second_look(
     lane: int, values: list[bytes | None], at: list[int], rows: list[dict[str, Any]], rejected: dict[int, Rejected]
 ) -> tuple[list[int], list[dict[str, Any]]]:
     """Take back what only the fast tier accepts: `true` for a number, an amount just below 0, deep nesting."""
-    suspects = {i for i, place in enumerate(at) if is_nested(values[place])}
+    suspects = nested([values[place] or b"" for place in at])
     for name in MONEY[lane]:
         column = np.array([row[name] for row in rows], np.float64)
         odd = (column == 0) | (column == 1)
@@ -400,9 +400,12 @@ def second_look(
     return list(compress(at, keep)), list(compress(rows, keep))
 
 
-def is_nested(value: bytes | None) -> bool:
-    """Whether a value could be nested too deeply: it has more than the levels allowed opening brackets."""
-    return value is not None and value.count(b"{") + value.count(b"[") > DEEPEST
+def nested(values: list[bytes]) -> set[int]:
+    """The values that could be nested too deeply: those with more opening brackets than levels allowed."""
+    together = b"".join(values)  # every value has one at least, so the sum shows that none has too many
+    if together.count(b"{") + together.count(b"[") < len(values) + DEEPEST:
+        return set()
+    return {i for i, value in enumerate(values) if value.count(b"{") + value.count(b"[") > DEEPEST}
 
 
 def has_boolean(value: bytes) -> bool:

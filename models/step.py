@@ -8,7 +8,7 @@ segment, so the passes are exact.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,8 @@ from models.rows import FEATURES, HAS_JOURNAL, IDS, ROW_VERSION, WHALE, blank_ro
 from models.state import Batch, State, Totals, Wallets
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from models.journeys import Journal
     from models.rules import Rules
     from models.segments import Catalogue
@@ -70,7 +72,7 @@ class Work:
         self.keys = [state.wallets.keys[place] for place in self.places.tolist()]
         self.journals: list[Journal | None] = [state.wallets.journals[place] for place in self.places.tolist()]
         self.rows = state.wallets.rows[self.places]
-        self.was = self.rows[["version", "segment", "flags"]].copy()
+        self.was = {name: self.rows[name].copy() for name in ("version", "segment", "flags")}
         #: wallet of each event, in order of arrival
         self.wallet = np.empty(len(events), np.int64)
         self.wallet[self.rounds.order] = self.rounds.wallet
@@ -118,6 +120,7 @@ def clock(before_ms: int, occurred_at_ms: NDArray[np.int64], step_ms: int) -> ND
 def announce_changes(work: Work, folded: Folded, decided: Decided, catalogue: Catalogue) -> list[Announcement]:
     """Every change of segment in order of arrival; numbers it in the wallet's sequence."""
     rounds, rows, events = work.rounds, work.rows, work.events
+    stated = jurisdictions(work, {move.wallet for move in decided.moves})
     out = []
     for move in sorted(decided.moves, key=lambda move: int(rounds.order[move.place])):
         event, row = int(rounds.order[move.place]), rows[move.wallet]
@@ -133,7 +136,7 @@ def announce_changes(work: Work, folded: Folded, decided: Decided, catalogue: Ca
             before=before,
             scores=decided.scores[move.place],
             is_whale=bool(decided.is_whale[move.place]),
-            jurisdiction=jurisdiction_at(work, move.wallet, event),
+            jurisdiction=stated[event],
             lane=work.batch.lanes[place],
             record=work.batch.records[place],
         )
@@ -143,14 +146,15 @@ def announce_changes(work: Work, folded: Folded, decided: Decided, catalogue: Ca
     return out
 
 
-def jurisdiction_at(work: Work, wallet: int, event: int) -> str | None:
-    """The jurisdiction that the wallet had stated when `event` arrived."""
-    for earlier in np.flatnonzero(work.wallet[: event + 1] == wallet)[::-1].tolist():
-        stated: str | None = work.events.jurisdictions[earlier]
-        if stated is not None:
-            return stated
-    before = bytes(work.state.wallets.rows["jurisdiction"][work.places[wallet]]).decode()
-    return before or None
+def jurisdictions(work: Work, wallets: set[int]) -> dict[int, str | None]:
+    """Event -> the jurisdiction that its wallet had stated by then, for the events of these wallets."""
+    before = work.state.wallets.rows["jurisdiction"][work.places]
+    known = {wallet: bytes(before[wallet]).decode() or None for wallet in wallets}
+    out = {}
+    for event in np.flatnonzero(np.isin(work.wallet, list(wallets))).tolist():
+        wallet = int(work.wallet[event])
+        known[wallet] = out[event] = work.events.jurisdictions[event] or known[wallet]
+    return out
 
 
 def settle(work: Work, folded: Folded, decided: Decided) -> tuple[Books, CellDeltas]:
@@ -194,9 +198,9 @@ class Tally:
     whales: dict[int, int]
 
     @classmethod
-    def of(cls, rows: NDArray[np.void]) -> Tally:
-        known = rows[rows["version"] > 0]
-        return cls(numbers(known["segment"]), numbers(known["segment"][(known["flags"] & WHALE) > 0]))
+    def of(cls, rows: Mapping[str, NDArray[Any]] | NDArray[np.void]) -> Tally:
+        known = rows["version"] > 0
+        return cls(numbers(rows["segment"][known]), numbers(rows["segment"][known & ((rows["flags"] & WHALE) > 0)]))
 
 
 def numbers(column: NDArray[np.uint16]) -> dict[int, int]:

@@ -108,7 +108,8 @@ def test_the_topic_is_that_of_the_record() -> None:
 def test_reasons_add_up_to_the_lead_and_the_largest_come_first(left: int, joined: int, seed: int) -> None:
     """In the units of the score: what all features add is the difference of the likelihoods."""
     features = np.random.default_rng(seed).normal(2, 2, len(FEATURES))
-    lead = contributions(features, catalogue(), joined + 1) - contributions(features, catalogue(), left + 1)
+    of_segments = contributions(features, catalogue())
+    lead = of_segments[joined] - of_segments[left]
     scores = catalogue().place(features[None])[0] - np.log(catalogue().shares)
     assert np.isclose(lead.sum(), scores[joined] - scores[left], rtol=1e-6, atol=1e-6)
     if left == joined:
