@@ -88,9 +88,8 @@ def announce(change: Change, partition: int, catalogue: Catalogue, rules: Rules)
 
 
 def described(number: int, catalogue: Catalogue) -> dict[str, str]:
-    """Id and name of a segment; one that is gone keeps its id for a name."""
-    column = catalogue.column_of(number)
-    return {"segment": segment_id(number), "name": catalogue.segments[column].name if column >= 0 else f"s{number}"}
+    """Id and name of a segment, of one that is gone too."""
+    return {"segment": segment_id(number), "name": catalogue.name_of(number)}
 
 
 def reasons(change: Change, catalogue: Catalogue) -> list[dict[str, Any]]:

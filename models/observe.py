@@ -230,6 +230,7 @@ def _next_catalogue(overview: Overview, lineage: Lineage) -> Catalogue:
         slot_since=slot_since,
         whale_at=_quantile(overview.sizes, 1 - WHALE_SHARE),
         retired=before.retired | lineage.retired,
+        retired_names=before.retired_names | {number: before.name_of(number) for number in lineage.retired},
     )
     known = {segment.number: segment for segment in before.segments}
     names = _names(catalogue, lineage.numbers, known if overview.rows_learned >= NAMES_SETTLE else {})

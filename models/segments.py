@@ -86,7 +86,8 @@ class Catalogue(Mixture):
 
     `slot_since[s]`: the version in which slot s was last given to another segment; evidence older than that is void.
     `whale_at`: 95th percentile of the feature `wallet_size`, in its units (log1p USD); inf while unknown.
-    `retired`: number of a segment that is no more -> number of the one that took its wallets, 0 for none.
+    `retired`: number of a segment that is no more -> number of the one that took its wallets, 0 for none;
+    `retired_names`: what it was called.
     """
 
     version: int
@@ -94,10 +95,16 @@ class Catalogue(Mixture):
     slot_since: tuple[int, ...] = (0,) * SLOTS
     whale_at: float = float("inf")
     retired: dict[int, int] = field(default_factory=dict)
+    retired_names: dict[int, str] = field(default_factory=dict)
 
     def column_of(self, number: int) -> int:
         """The column of a segment, -1 if this version does not have it."""
         return self._columns.get(number, -1)
+
+    def name_of(self, number: int) -> str:
+        """What a segment is or was called; its id if nothing is known of it."""
+        column = self.column_of(number)
+        return self.segments[column].name if column >= 0 else self.retired_names.get(number, f"s{number}")
 
     def successor(self, number: int) -> int:
         """The segment that stands for `number` in this version: itself, who took its wallets, or 0."""
@@ -132,6 +139,7 @@ class Catalogue(Mixture):
             "whale_at": None if np.isinf(self.whale_at) else self.whale_at,
             "slot_since": list(self.slot_since),
             "retired": {str(number): successor for number, successor in self.retired.items()},
+            "retired_names": {str(number): name for number, name in self.retired_names.items()},
             "segments": [self._segment_json(column) for column in range(len(self.segments))],
         }
         return json.dumps(content, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
@@ -178,6 +186,7 @@ def _read(content: dict[str, Any]) -> Catalogue:
         slot_since=tuple(map(int, content["slot_since"])),
         whale_at=float("inf") if whale_at is None else float(whale_at),
         retired={int(number): int(successor) for number, successor in content["retired"].items()},
+        retired_names={int(number): str(name) for number, name in content["retired_names"].items()},
     )
 
 

@@ -167,6 +167,7 @@ def test_a_segment_that_is_gone_names_its_successor_and_its_number_rests() -> No
     alive = {segment.number for segment in overview.catalogue.segments}
     assert len(alive) == 3
     assert alive.isdisjoint(overview.catalogue.retired)
+    assert set(overview.catalogue.retired) == set(overview.catalogue.retired_names)  # they keep what they were called
     assert {overview.catalogue.successor(number) for number in range(1, 6)} <= alive
     back = [replace(digest(day + 1, day), rows=learning_rows(day, 600)) for day in range(130, 180)]
     overview, _ = observe(overview, back, Rules())

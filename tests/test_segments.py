@@ -33,6 +33,7 @@ def a_catalogue(seed: int = 0, count: int = 5) -> Catalogue:
         slot_since=tuple(range(SLOTS)),
         whale_at=13.5,
         retired={1: 2, 2: 7, 3: 0},
+        retired_names={1: "first", 2: "second", 3: "third"},
     )
 
 
