@@ -246,7 +246,8 @@ def _names(catalogue: Catalogue, numbers: tuple[int, ...], settled: dict[int, Se
     names = {number: settled[number].name for number in numbers if number in settled}
     for column, number in enumerate(numbers):
         if number not in names:
-            names[number] = name_for(catalogue.centre(column), catalogue.centres[column], names.values())
+            taken = {*names.values(), *catalogue.retired_names.values()}
+            names[number] = name_for(catalogue.centre(column), catalogue.centres[column], taken)
     return [names[number] for number in numbers]
 
 
