@@ -78,6 +78,10 @@ class World:
         """What a read-out says with `--json`."""
         return json.loads(self.run(*words, "--json"))
 
+    def lines(self, *words: str) -> list[Any]:
+        """What a read-out that streams NDJSON says with `--json`."""
+        return [json.loads(line) for line in self.run(*words, "--json").splitlines()]
+
     def worker(self, name: str, **changed: object) -> Worker:
         """A started worker; it ends with the test at the latest. Its output: `<name>.log` in the test's folder."""
         worker = Worker(self.environment(**changed), self.folder / f"{name}.log")
