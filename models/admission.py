@@ -31,27 +31,31 @@ def check(
     if mine != keys:
         wrong |= np.fromiter((key != name for key, name in zip(keys, mine, strict=True)), np.bool_, len(keys))
     for event in np.flatnonzero(wrong).tolist():
-        refused[places[event]] = why_refused(keys[event], mine[event], misplaced=bool(lost[event]))
+        refused[places[event]] = why_refused(keys[event], mine[event], rules.partitioner, misplaced=bool(lost[event]))
     if not wrong.any():
         return events, wallet
     kept = np.flatnonzero(~wrong)
     return events.pick(kept), wallet[kept]
 
 
-def why_refused(key: bytes | None, wallet_id: bytes, *, misplaced: bool) -> Rejected:
+def why_refused(key: bytes | None, wallet_id: bytes, partitioner: str, *, misplaced: bool) -> Rejected:
     """The first reason that fits, in the contract's order."""
     if key is None:
         return Rejected("key_missing", "the record key must be the wallet_id")
     if key != wallet_id:
         return Rejected("key_mismatch", "the record key is not the wallet_id")
     if misplaced:
-        return Rejected("wrong_partition", "set partitioner=murmur2_random in librdkafka")
+        advice = {"murmur2": "set partitioner=murmur2_random in librdkafka", "crc32": "its partitioner is not crc32"}
+        return Rejected("wrong_partition", advice.get(partitioner, ""))
     return Rejected("from_the_future", "occurred_at is later than the record's timestamp")
 
 
 def elsewhere(state: State, wallet: NDArray[np.int64], rules: Rules) -> NDArray[np.bool_]:
     """Events (n,) of wallets never seen whose key belongs to another partition."""
     new = state.wallets.rows["version"] == 0
+    meant = np.zeros(len(new), np.bool_)  # a key without an event may be anything: it is rejected for that
+    meant[wallet[wallet >= 0]] = True
+    new &= meant
     if rules.partitioner == "off" or not new.any():
         return np.zeros(len(wallet), np.bool_)
     places = np.flatnonzero(new)

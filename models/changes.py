@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 UNASSIGNED = "unassigned"
 #: A change names the features that spoke most for it.
 REASONS = 3
+#: The last millisecond that RFC 3339 can write.
+LAST_MS = 253_402_300_799_999
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,5 +130,6 @@ def contributions(features: NDArray[np.float64], catalogue: Catalogue) -> NDArra
 
 def rfc3339(at_ms: int) -> str:
     """Epoch milliseconds as RFC 3339 in UTC, with milliseconds."""
+    at_ms = min(max(at_ms, 0), LAST_MS)  # a record's timestamp may be anything
     at = datetime.fromtimestamp(at_ms // 1000, UTC).replace(microsecond=at_ms % 1000 * 1000)
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -28,7 +28,9 @@ from models.state import TRANSACTIONS, RecordLike
 DEEPEST = 32
 MICROS, MICRO = 1_000_000, Decimal("0.000001")
 #: Bitcoin's first block: no wallet did anything before, so a smaller integer is a mistake in the unit.
-EARLIEST_MS, LATEST_MS = 1_230_940_800_000, 253_402_300_799_999
+EARLIEST_MS = 1_230_940_800_000
+#: 2106-02-07: rows keep some times in 32 bits of seconds.
+LATEST_MS = (2**32 - 1) * 1000
 
 # ------------------------------------------------------------------ the contract
 
@@ -143,7 +145,7 @@ def judge(lane: int, value: bytes | None) -> dict[str, Any] | Rejected:
     except UnicodeDecodeError as problem:
         return Rejected("not_utf8", f"at byte {problem.start}")
     try:
-        found = json.loads(text, parse_float=exact_number, parse_constant=lambda _: NoNumber())
+        found = json.loads(text, parse_float=exact_number, parse_int=whole_number, parse_constant=lambda _: NoNumber())
     except RecursionError:
         return Rejected("too_deep", f"at most {DEEPEST} levels")
     except ValueError as problem:
@@ -219,6 +221,11 @@ def decimal(found: Any) -> Decimal | None:
     except ArithmeticError:
         return None
     return amount if amount.is_finite() else None
+
+
+def whole_number(text: str) -> int | Decimal:
+    """A JSON integer; Python's own refuses one of thousands of digits, which JSON does not."""
+    return int(text) if len(text) < 4000 else exact_number(text)
 
 
 def exact_number(text: str) -> Decimal:

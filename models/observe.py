@@ -64,8 +64,10 @@ class Digest:
         """The digest of `pack`. Raises `UnknownFormat`."""
         head, arrays = unpack(packed)
         rows = arrays.get("rows", np.zeros(0))
-        if head.get("format") != FORMAT or rows.ndim != 2 or rows.shape[1] != len(FEATURES):
-            raise UnknownFormat(f"a digest of format {head.get('format')} with rows {rows.shape}")
+        if head.get("format") != FORMAT or not {*_HEAD} <= {*head}:
+            raise UnknownFormat("no digest of a format this program knows")
+        if rows.ndim != 2 or rows.shape[1] != len(FEATURES):
+            raise UnknownFormat(f"a digest with rows {rows.shape}")
         return cls(rows=rows, **{name: head[name] for name in _HEAD})
 
 

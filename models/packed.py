@@ -54,4 +54,6 @@ def _unpack(packed: bytes) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
         position += arrays[name].nbytes
     if position != len(packed):
         raise ValueError(f"{len(packed) - position} bytes are left over")
+    if not isinstance(content["head"], dict):
+        raise TypeError("its head is no object")
     return content["head"], arrays

@@ -102,8 +102,14 @@ def quarantine(found: Quarantined, source: tuple[str, int], topic: str, largest:
         "offset": str(record.offset),
     }
     headers = tuple((f"tidemark.rejected.{name}", text.encode(errors="replace")) for name, text in ours.items())
-    message = Message(topic, record.key, record.value, headers + tuple(record.headers))
-    return message if message.size + FRAMING <= largest else shortened(message)
+    value = record.value
+    if record.key is None and value is None:  # Kafka's client does not send a record without key and value
+        value, headers = b"", (*headers, NULL_VALUE)
+    message = Message(topic, record.key, value, headers + tuple(record.headers))
+    if message.size + FRAMING <= largest:
+        return message
+    message = shortened(message)
+    return message if message.size + FRAMING <= largest else message._replace(key=b"", headers=(*headers, KEY_LEFT_OUT))
 
 
 def shortened(message: Message) -> Message:
@@ -114,8 +120,14 @@ def shortened(message: Message) -> Message:
     return message._replace(value=b"", headers=headers)
 
 
+NULL_VALUE = ("tidemark.rejected.null_value", b"true")
+KEY_LEFT_OUT = ("tidemark.rejected.left_out", b"key, headers and value: too large")
+
+
 class Outbox:
     """Sends messages and waits for every acknowledgement; repeats what failed, in its order.
+
+    The idempotent producer keeps the order within a partition: where a message fails for good, those after it do too.
 
     `too_large`: whether Kafka refused a message for its size.
     """

@@ -20,11 +20,16 @@ if TYPE_CHECKING:
 #: Rows are added in steps of this many; a partition with few wallets takes little memory.
 GROWTH = 4096
 NEVER = np.iinfo(np.int64).max
+#: A wallet id has at most 128 characters; the record of a longer key is rejected and needs no wallet.
+LONGEST_KEY = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """The distinct keys of a batch. `wallet_of`: (n,) the key of each record, -1 none. `missing`: to be read."""
+    """The distinct keys of a batch. `wallet_of`: (n,) the key of each record, -1 none or far too long.
+
+    `missing`: to be read.
+    """
 
     keys: list[bytes]
     wallet_of: NDArray[np.int64]
@@ -52,7 +57,7 @@ class WalletCache:
 
     def look_up(self, records: Sequence[RecordLike]) -> Lookup:
         """Which wallets a batch is about, and which of them must be read first."""
-        keys = [record.key for record in records]
+        keys = [key if (key := record.key) is None or len(key) <= LONGEST_KEY else None for record in records]
         places: dict[bytes, int] = {}
         wallet_of = [-1 if key is None else places.setdefault(key, len(places)) for key in keys]
         missing = [key for key in places if key not in self._slots]

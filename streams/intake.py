@@ -124,7 +124,7 @@ class Lane:
         records, start = self.batches[0].records, self._at
         stop, end = start, min(len(records), start + room.records)
         while stop < end and room.size > 0 and records[stop].timestamp < timestamp:
-            room.size -= len(records[stop].value or b"")
+            room.size -= size_of(records[stop])
             stop += 1
         room.records -= stop - start
         self._at, self.size = stop, self.size - (stop - start)
@@ -136,8 +136,14 @@ class Lane:
         return list(records[start:stop])
 
 
+def size_of(record: RecordLike) -> int:
+    """Bytes of a record: key, value and headers."""
+    size = len(record.value or b"") + len(record.key or b"")
+    return size + sum(len(name) + len(value or b"") for name, value in record.headers) if record.headers else size
+
+
 class Room:
-    """What a batch can still take: records, and bytes of values."""
+    """What a batch can still take: records, and bytes of them."""
 
     __slots__ = ("records", "size")
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: At most one digest a second and partition, but for one that the partition waits to be learned.
 DIGEST_S = 1.0
+#: But a digest leaves at once when it has this many rows, or it would not fit into one Kafka message.
+DIGEST_ROWS = 8_000
 #: How far (event time) a partition may be ahead of what the overview has learned.
 AHEAD_MS = 2 * DAY_MS
 WAIT_S, LOOK_AGAIN_S = 5.0, 0.02
@@ -48,7 +50,8 @@ class Lessons:
         `learning`: float32 (n, 16), the rows of this commit. `ahead`: whether the partition will wait for the overview.
         """
         rows = [*self._rows, learning] if len(learning) else self._rows
-        due = rows and time.monotonic() - self._sent_s >= DIGEST_S
+        many = sum(map(len, rows)) >= DIGEST_ROWS
+        due = rows and (many or time.monotonic() - self._sent_s >= DIGEST_S)
         if not (due or ahead):
             return None
         together = np.concatenate(rows) if rows else learning

@@ -44,11 +44,15 @@ class Kafka(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A partition that has just become ours. `pending`: what its last owner may not have sent."""
+    """A partition that has just become ours. `pending`: what its last owner may not have sent.
+
+    `held`: the mark as it is in Redis. `mark`: the one to go on from, which is another if the log begins later.
+    """
 
     name: int | str
     places: tuple[Place, ...]
     mark: Mark
+    held: Mark
     pending: bytes
 
 
@@ -94,13 +98,16 @@ class Owner:
         finally:
             self._taking = None
 
-    async def hand_over(self) -> None:
-        """Before every rebalance and at the end: finish what is in flight, then forget everything."""
+    async def hand_over(self) -> bool:
+        """Before every rebalance and at the end: finish what is in flight, then forget everything.
+
+        Whether it was clean; a partition that could not finish in time is cut off, its next owner claims it anyway.
+        """
         if self._taking:
             self._taking.cancel()  # a claim that comes after the next owner's would throw that one out
         owned, self.owned = self.owned, {}
         if not owned:
-            return
+            return True
         began = time.monotonic()
         for each in owned.values():
             each.inbox.close()
@@ -109,6 +116,7 @@ class Owner:
             task.cancel()
         took = round(time.monotonic() - began, 3)
         log.info("handed over", partitions=sorted(owned, key=str), seconds=took, cut_off=len(late))
+        return not late
 
     def abandon(self) -> None:
         """Stop all work at once, committing nothing more."""
@@ -155,7 +163,9 @@ class Owner:
         claims = await asyncio.gather(*(self._claim(name, its, facts, bounds) for name, its in wanted.items()))
         claims = [fitting(claim, facts, bounds) for claim in claims]
         await self._around.watch.look()
-        tenures = {each.name: Tenure(each.name, self._around.ledger, self._outbox, each.mark) for each in claims}
+        tenures = {
+            each.name: Tenure(each.name, self._around.ledger, self._outbox, each.mark, each.held) for each in claims
+        }
         await asyncio.gather(*(tenures[each.name].inherit(each.pending) for each in claims))
         for each in claims:
             self._start(each, tenures[each.name], facts, sum(claim.name != OVERVIEW for claim in claims))
@@ -194,7 +204,7 @@ class Owner:
         ids = tuple(facts.ids[place.topic] for place in places)
         empty = Mark(0, begin, ids, facts.partitions[places[0].topic], nonce())
         mark, pending = await self._around.ledger.claim(name, empty)
-        return Claim(name, places, mark, pending)
+        return Claim(name, places, mark, mark, pending)
 
     def _start(self, claim: Claim, tenure: Tenure, facts: TopicFacts, partitions: int) -> None:
         settings = self._around.settings

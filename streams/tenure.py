@@ -22,11 +22,13 @@ def nonce() -> str:
 class Tenure:
     """What the owner of a partition writes with: every commit quotes the whole mark of the one before.
 
-    `name`: number of the partition, or `overview`. `mark`: as this owner last read or wrote it.
+    `name`: number of the partition, or `overview`. `mark`: where this owner stands. `held`: the mark as it is in Redis,
+    where that is another one until the first commit (a log that begins later than the mark says).
     """
 
-    def __init__(self, name: int | str, ledger: Ledger, outbox: Outbox, mark: Mark) -> None:
+    def __init__(self, name: int | str, ledger: Ledger, outbox: Outbox, mark: Mark, held: Mark | None = None) -> None:
         self.name, self.mark = name, mark
+        self._held = held or mark
         self._ledger, self._outbox = ledger, outbox
         self._pending = False
 
@@ -50,8 +52,8 @@ class Tenure:
 
     async def commit(self, mark: Mark, writes: Writes, messages: Sequence[Message]) -> None:
         """Write everything or nothing; the messages are in the pending slot and not yet sent."""
-        await self._ledger.commit(self.name, (self.mark, mark), pack(messages), writes)
-        self.mark, self._pending = mark, bool(messages)
+        await self._ledger.commit(self.name, (self._held, mark), pack(messages), writes)
+        self.mark, self._held, self._pending = mark, mark, bool(messages)
 
     async def announce(self, messages: Sequence[Message]) -> None:
         """Send what was committed, and wait until Kafka has it."""

@@ -133,6 +133,16 @@ def largest_input(settings: Settings) -> int:
     return max(largest_of(config) for config in found.values())
 
 
+def largest_rejected(settings: Settings) -> int:
+    """The largest message the topic of rejected records takes, in bytes.
+
+    What the broker refuses costs the producer its sequence of numbers, so it must not be sent at all.
+    """
+    with _admin(settings) as admin:
+        (config,) = _configs(admin, [settings.rejected_topic]).values()
+    return largest_of(config)
+
+
 def describe(settings: Settings, patience_s: float = 20.0) -> TopicFacts:
     """Ids and partition counts of every topic of the contract, asked again for up to `patience_s` seconds.
 

@@ -20,14 +20,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import faust
-from aiokafka.errors import KafkaError
+from aiokafka.consumer.fetcher import OffsetResetStrategy
+from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from faust.serializers.schemas import Schema
 from faust.transport.consumer import ensure_TP
 from faust.transport.drivers import aiokafka as stock
 from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP, ConsumerMessage
 
-from streams.errors import Unavailable
+from streams.errors import Refused, Unavailable
 
 if TYPE_CHECKING:
     from models.state import RecordLike
@@ -182,7 +183,18 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
     ) -> Fetched:
         # Positions are read here, in the thread that moves them: between a fetch and this line nothing moves, so
         # "position == last stable offset" is never believed while records are on their way to the agent.
-        fetched = Fetched(await super()._fetch_records(consumer, active_partitions, timeout, max_records))
+        try:
+            fetched = Fetched(await super()._fetch_records(consumer, active_partitions, timeout, max_records))
+        except OffsetOutOfRangeError as problem:
+            raise Refused(
+                f"the log no longer holds the record to be read next ({problem}): it was cut by retention or has lost "
+                "records; restore it (retention.ms must be -1), or replay into an empty Redis database"
+            ) from problem
+        except UnicodeDecodeError as problem:
+            raise Refused(
+                f"Kafka's client cannot read a record whose header name is no UTF-8 ({problem}): copy the topic without "
+                "that header, and replay it into an empty Redis database"
+            ) from problem
         subscription = consumer._subscription.subscription
         assignment = subscription and subscription.assignment
         states = assignment._tp_state.items() if assignment else ()
@@ -311,6 +323,7 @@ class BatchConsumer(stock.Consumer):
         except Exception as problem:  # noqa: BLE001 -- a courtesy to Kafka must not block a rebalance
             self.log.warning("offsets not committed before a rebalance: %r", problem)
         await super().on_partitions_revoked(revoked)
+        self._when_out_of_range(OffsetResetStrategy.EARLIEST)  # new partitions have no position before they are sought
         self._forget(revoked)
 
     async def perform_seek(self) -> None:
@@ -326,13 +339,22 @@ class BatchConsumer(stock.Consumer):
             self._forget(set(self._inflight) | set(self._next) | set(self._ends))
             self._held.clear()
             self._buffered_partitions.clear()
+            self._when_out_of_range(OffsetResetStrategy.EARLIEST)
             positions = dict(await cast("BatchApp", self.app).take_over(self.assignment()))
             if positions:
                 await self.seek_wait(positions)
+                # From here on a position outside the log is no reason to read on elsewhere, in silence.
+                if not self.tuning.embedded:
+                    self._when_out_of_range(OffsetResetStrategy.NONE)
                 self._ends.clear()
                 self._committed_offset.update(positions)
                 self._next.update(positions)  # so a seek that did not happen is noticed by the first batch
             self._seek_generation = generation
+
+    def _when_out_of_range(self, strategy: int) -> None:
+        thread = cast("Any", self._thread)
+        if thread is not None and thread._consumer is not None:
+            thread._consumer._fetcher._default_reset_strategy = strategy
 
     def _forget(self, tps: Iterable[TP]) -> None:
         for tp in tps:

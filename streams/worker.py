@@ -51,14 +51,16 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        #: whether the newest hand-over was clean
+        self.clean = True
 
     async def run(self) -> None:
         stopping = _stop_signal()
         pinned = pinned_catalogue(self.settings.catalogue) if self.settings.catalogue else None
-        largest = await self._world_is_there()
+        largest, largest_rejected = await self._world_is_there()
         self.ledger = Ledger(self.settings.redis_url)
         watch = CatalogueWatch(self.ledger, pinned)
-        self.around = Surroundings(self.settings, self.settings.rules(), self.ledger, watch, largest)
+        self.around = Surroundings(self.settings, self.settings.rules(), self.ledger, watch, largest_rejected)
         self.app = _app(self.settings, self._take_over, largest)
         self.owner = Owner(self.around, Outbox(self._send, _too_large), _Consumer(self.app))
         self._connect()
@@ -66,23 +68,33 @@ class Worker:
         if problem:
             self.owner.abandon()
         left = await self._leave()
-        problem = _explained(problem) if problem else None
+        problem = self._last_problem(problem)
         if not left:
             _end_now(problem)
         if problem:
             raise problem
 
-    async def _world_is_there(self) -> int:
-        """Kafka with its topics and Redis, or one line that says what to do; the largest message to be sent, in bytes.
+    def _last_problem(self, problem: BaseException | None) -> BaseException | None:
+        """What the process ends with; None only after a signal and a clean hand-over."""
+        if problem is None and self.owner.failed.done():
+            problem = self.owner.failed.result()
+        if problem is None and not self.clean:
+            problem = Unavailable("partitions were cut off before they could finish: their next owner repeats the rest")
+        return _explained(problem) if problem else None
 
-        A record of the largest input is sent on with its headers and ours when it is rejected.
+    async def _world_is_there(self) -> tuple[int, int]:
+        """Kafka with its topics and Redis, or one line that says what to do.
+
+        The largest message to be read or sent, in bytes, and the largest that may be sent as rejected: a record of the
+        largest input goes on with its headers and ours.
         """
         await asyncio.to_thread(topics.describe, self.settings, START_S)
         largest = await asyncio.to_thread(topics.largest_input, self.settings)
         ledger = Ledger(self.settings.redis_url, give_up_s=START_S)
         await ledger.ping()
         await ledger.close()
-        return largest + topics.ENVELOPE
+        limit = await asyncio.to_thread(topics.largest_rejected, self.settings)
+        return largest + topics.ENVELOPE, min(largest + topics.ENVELOPE, limit)
 
     def _connect(self) -> None:
         """Faust's hooks: a stopping app skips the revocation, so the end is a hand-over too."""
@@ -133,7 +145,7 @@ class Worker:
         return {TP(*place): offset for place, offset in places.items()}
 
     async def _hand_over(self, *_: Any, **__: Any) -> None:
-        await self.owner.hand_over()
+        self.clean = await self.owner.hand_over()
 
     async def _intake(self, stream: Any) -> None:
         """The agent of both inputs: empties Faust's queue at once, partitions take from their own lanes."""

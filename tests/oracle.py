@@ -24,7 +24,7 @@ LOOK_BACK_MS = 30 * DAY_MS
 FUTURE_MS = 600_000
 MILLION = 1_000_000
 FIRST_MS = 14_247 * DAY_MS  # 2009-01-03
-LAST_MS = 2_932_897 * DAY_MS - 1  # 9999-12-31
+LAST_MS = (2**32 - 1) * 1000  # 2106-02-07: what 32 bits of seconds hold
 LANES = {"wallet.transactions": 1, "campaign.touches": 0}  # touches go before transactions of the same instant
 NO_NUMBER = object()
 

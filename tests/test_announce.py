@@ -68,6 +68,21 @@ def test_a_rejected_record_that_does_not_fit_goes_without_its_value() -> None:
     assert message == Message("rejected", b"w1", b"", (*OURS, digest, ("trace", b"1"), ("trace", b"2")))
 
 
+def test_a_record_without_key_and_value_goes_with_an_empty_value_because_kafka_takes_no_other() -> None:
+    record = Record(17, 5, None, None)
+    message = quarantine(Quarantined(TOUCHES, record, "null_value", ""), ("campaign.touches", 3), "rejected", 1 << 20)
+    assert (message.key, message.value) == (None, b"")
+    assert message.headers[-1] == ("tidemark.rejected.null_value", b"true")
+
+
+def test_a_key_larger_than_any_message_is_left_out_and_that_is_said() -> None:
+    record = Record(17, 5, bytes(300_000), b"x", (("trace", b"1"),))
+    message = quarantine(Quarantined(TOUCHES, record, "key_mismatch", ""), ("campaign.touches", 3), "rejected", 200_000)
+    assert (message.key, message.value) == (b"", b"")
+    assert message.size < 1000
+    assert message.headers[-1][0] == "tidemark.rejected.left_out"
+
+
 class TooLarge(Exception):
     """What Kafka says to a message beyond its limit."""
 

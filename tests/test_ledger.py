@@ -15,9 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio.connection import Connection
 
+from streams.announce import Message, Outbox
 from streams.errors import Foreign, Refused, Unavailable
 from streams.ledger import OVERVIEW, Ledger, LedgerReader, Mark, Writes, pack_command, tag, transient
-from streams.tenure import nonce
+from streams.tenure import Tenure, nonce
 from tests.kafka.cluster import RedisServer, redis_binary
 from tests.kafka.processes import Missing
 
@@ -114,6 +115,20 @@ def test_the_first_claim_writes_the_mark_so_that_a_flushed_redis_is_refused(stor
         with pytest.raises(Foreign, match="gone"):
             await ledger.commit(0, (empty, after(empty, 5, 5)), b"", Writes({b"w:a": b"1"}))
         assert stored(store) == {}
+
+    with_ledger(store, scenario)
+
+
+def test_a_log_that_begins_later_than_the_mark_says_is_gone_on_with(store: RedisServer) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        held, _ = await ledger.claim(0, fresh())
+        tenure = Tenure(0, ledger, Outbox(nobody, bool), replace(held, offsets=(40, 40)), held)
+        for offset in (41, 42):  # the first commit quotes what Redis holds, the second what the first has written
+            await tenure.commit(tenure.next_mark((offset, 40)), Writes({b"w:a": b"1"}), ())
+        assert tenure.mark.offsets == (42, 40)
+
+    async def nobody(_: Message) -> Awaitable[object]:
+        raise AssertionError
 
     with_ledger(store, scenario)
 

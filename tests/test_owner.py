@@ -22,7 +22,8 @@ from streams.topics import TopicFacts
 PLACES = (Place("x", 2), Place("t", 2))
 FACTS = TopicFacts({"x": "id-x", "t": "id-t", "d": "id-d"}, {"x": 4, "t": 4, "d": 1})
 BOUNDS = {PLACES[0]: (0, 100), PLACES[1]: (0, 50)}
-CLAIM = Claim(2, PLACES, Mark(9, (80, 50), ("id-x", "id-t"), 4, "0" * 16), b"")
+MARK = Mark(9, (80, 50), ("id-x", "id-t"), 4, "0" * 16)
+CLAIM = Claim(2, PLACES, MARK, MARK, b"")
 
 
 def with_mark(**changed: object) -> Claim:
@@ -59,9 +60,10 @@ def test_where_nothing_was_counted_reading_begins_at_the_start_of_the_logs() -> 
 @pytest.mark.parametrize(("offset", "topic_id"), [(5, "id-d"), (900, "id-d"), (50, "former")])
 def test_the_overview_goes_on_with_the_digests_there_are(offset: int, topic_id: str) -> None:
     place = Place("d", 0)
-    claim = Claim(OVERVIEW, (place,), Mark(9, (offset,), (topic_id,), 1, "0" * 16), b"")
-    mark = fitting(claim, FACTS, {place: (40, 60)}).mark
-    assert (mark.number, mark.offsets, mark.topics) == (9, (40,), ("id-d",))
+    held = Mark(9, (offset,), (topic_id,), 1, "0" * 16)
+    claim = fitting(Claim(OVERVIEW, (place,), held, held, b""), FACTS, {place: (40, 60)})
+    assert (claim.mark.number, claim.mark.offsets, claim.mark.topics) == (9, (40,), ("id-d",))
+    assert claim.held == held  # what Redis holds is what the first commit has to quote
 
 
 class Consumer:
