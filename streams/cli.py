@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from models.rows import UnknownFormat
 from streams import console
 from streams.errors import TidemarkError, WrongSettings
 
@@ -56,6 +57,8 @@ def main() -> NoReturn:
         console.end((str(error),), error.exit_code)
     except OSError as error:
         console.end((console.one_line(error),), 1)
+    except UnknownFormat as error:
+        console.end((f"Redis holds {console.one_line(error)}: use the version of Tidemark that wrote it",), 1)
     except SystemExit:
         console.flush()
         raise

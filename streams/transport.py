@@ -192,8 +192,8 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
             ) from problem
         except UnicodeDecodeError as problem:
             raise Refused(
-                f"Kafka's client cannot read a record whose header name is no UTF-8 ({problem}): copy the topic without "
-                "that header, and replay it into an empty Redis database"
+                f"Kafka's client cannot read a record whose header name is no UTF-8 ({problem}): copy the topic "
+                "without that header, and replay it into an empty Redis database"
             ) from problem
         subscription = consumer._subscription.subscription
         assignment = subscription and subscription.assignment

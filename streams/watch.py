@@ -28,4 +28,4 @@ def follow(
             consumer.seek_to_end()
         while not should_stop():
             for records in consumer.poll(timeout_ms=500).values():
-                yield from (json.loads(record.value) for record in records)
+                yield from (json.loads(record.value) for record in records if record.value)
