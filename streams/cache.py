@@ -93,6 +93,8 @@ class WalletCache:
         self._rows[slots] = wallets.rows
         for slot, journal in zip(slots.tolist(), wallets.journals, strict=True):
             self._journals[slot] = journal
+            if journal is not None:
+                journal.forget()
 
     def _places(self, lookup: Lookup) -> NDArray[np.int64]:
         slots = np.fromiter(map(self._slots.__getitem__, lookup.keys), np.int64, len(lookup.keys))
