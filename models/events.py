@@ -18,7 +18,16 @@ from typing import Annotated, Any, Literal, NotRequired, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field, Strict, StringConstraints, TypeAdapter, ValidationError, with_config
+from pydantic import (
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+    TypeAdapter,
+    ValidationError,
+    WithJsonSchema,
+    with_config,
+)
 from typing_extensions import TypedDict
 
 from models.countries import Country
@@ -48,10 +57,24 @@ RFC_3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)
 Time: TypeAlias = (
     Annotated[int, Strict(), Field(ge=EARLIEST_MS, le=LATEST_MS)] | Annotated[str, Strict(), Field(pattern=RFC_3339)]
 )
-NotNegative: TypeAlias = Annotated[float, Field(allow_inf_nan=False, ge=0)]
-Volume: TypeAlias = Annotated[float, Field(allow_inf_nan=False, ge=0, lt=1e12)]
-Fee: TypeAlias = Annotated[float, Field(allow_inf_nan=False, gt=-1e9, lt=1e9)]
-Cost: TypeAlias = Annotated[float, Field(allow_inf_nan=False, ge=0, lt=1e9)]
+
+
+def as_decimal(**bounds: float) -> WithJsonSchema:
+    """How an amount looks in JSON: a number, or the same as a string, which keeps every digit."""
+    text = {"type": "string", "pattern": r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"}
+    return WithJsonSchema({"anyOf": [{"type": "number", **bounds}, text]})
+
+
+NotNegative: TypeAlias = Annotated[float, Field(allow_inf_nan=False, ge=0), as_decimal(minimum=0)]
+Volume: TypeAlias = Annotated[
+    float, Field(allow_inf_nan=False, ge=0, lt=1e12), as_decimal(minimum=0, exclusiveMaximum=1e12)
+]
+Fee: TypeAlias = Annotated[
+    float, Field(allow_inf_nan=False, gt=-1e9, lt=1e9), as_decimal(exclusiveMinimum=-1e9, exclusiveMaximum=1e9)
+]
+Cost: TypeAlias = Annotated[
+    float, Field(allow_inf_nan=False, ge=0, lt=1e9), as_decimal(minimum=0, exclusiveMaximum=1e9)
+]
 Leverage: TypeAlias = Annotated[float, Strict(), Field(allow_inf_nan=False, ge=1, le=1000)]
 
 
@@ -102,9 +125,18 @@ COLUMNS = (
 PRODUCTS: dict[str, int] = {name: number for number, name in enumerate(get_args(Product))}
 
 
+#: What an absent field stands for.
+DEFAULTS: dict[str, Any] = {"fee_usd": 0, "cost_usd": 0, "touch": "click"}
+
+
 def json_schema() -> dict[str, Any]:
     """The input contract as one JSON Schema document, generated from the types above."""
     transaction, touch = (adapter.json_schema(ref_template="#/$defs/{model}") for adapter in ADAPTERS)
+    for topic in (transaction, touch):
+        for name, field in topic["properties"].items():
+            field.pop("default", None)  # inside, absent is None; outside it is what the contract says
+            if name in DEFAULTS:
+                field["default"] = DEFAULTS[name]
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Tidemark input",
@@ -217,6 +249,8 @@ def decimal(found: Any) -> Decimal | None:
     if isinstance(found, bool) or not isinstance(found, int | Decimal | str):
         return None
     try:
+        if isinstance(found, str) and not found.isascii():
+            return None  # Decimal knows the digits of every script
         amount = exact_number(found.strip()) if isinstance(found, str) else Decimal(found)
     except ArithmeticError:
         return None

@@ -102,6 +102,15 @@ class Overview:
     rows_before: int
     rows_learned: int
 
+    def after(self, other: Catalogue) -> Overview:
+        """The overview, which will give no new segment a number that `other` has."""
+        used = max([0, *(segment.number for segment in other.segments), *other.retired])
+        if used < self.model.next_number:
+            return self
+        model = deepcopy(self.model)
+        model.next_number = used + 1
+        return replace(self, model=model)
+
     def snapshot(self) -> bytes:
         """Everything but the catalogue as bytes, without pickle, at most 100 kB."""
         head = {

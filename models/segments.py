@@ -163,7 +163,7 @@ class Catalogue(Mixture):
         try:
             catalogue = _read(json.loads(text))
         except (ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise UnusableCatalogue(f"not a catalogue of segments: {problem!r}") from problem
+            raise UnusableCatalogue(f"not a catalogue of segments ({type(problem).__name__})") from problem
         fault = _fault(catalogue)
         if fault:
             raise UnusableCatalogue(f"not a usable catalogue of segments: {fault}")

@@ -172,6 +172,8 @@ def simulate(  # noqa: PLR0917 - typer gives them by name
         first = date.fromisoformat(start) if start else simulating.default_start(today, days)
         plan = simulating.SimulationPlan(seed, wallets, days, first, late, duplicates, bad)
         simulating.refuse_future(plan, today)
+    if truth:
+        console.write(truth, b"")  # a file that cannot be written is known before the season, not after it
     simulating.write(plan, sys.stdout, truth)
 
 

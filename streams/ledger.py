@@ -345,6 +345,8 @@ class LedgerReader:
 def _answer(ask: Callable[[], Any]) -> Any:
     try:
         return ask()
+    except (trouble.AuthenticationError, trouble.ResponseError) as problem:
+        raise Refused(f"Redis refuses ({problem}): check TIDEMARK_REDIS and the server's settings") from problem
     except (trouble.RedisError, OSError) as problem:
         raise Unavailable(f"Redis does not answer ({problem}): check TIDEMARK_REDIS, is it running?") from problem
 

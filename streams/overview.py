@@ -9,7 +9,7 @@ import structlog
 
 from models.observe import Digest, Observed, Overview, observe
 from models.rows import UnknownFormat
-from models.segments import UnusableCatalogue
+from models.segments import EMPTY_CATALOGUE, Catalogue, UnusableCatalogue
 from streams.announce import Message
 from streams.errors import Refused
 from streams.intake import next_offsets
@@ -49,12 +49,17 @@ class OverviewPartition:
     async def _begin(self) -> Overview:
         model, catalogue = await self._around.ledger.read_strings(OVERVIEW, b"model", b"catalogue")
         try:
-            return Overview.restore(model, catalogue)
+            return Overview.restore(model, catalogue).after(self._pinned())
         except (UnknownFormat, UnusableCatalogue) as problem:
             raise Refused(
                 f"the model in Redis cannot be used ({problem}): run the version of Tidemark that wrote it, or delete "
                 "the key {overview}:model to learn anew"
             ) from problem
+
+    def _pinned(self) -> Catalogue:
+        """The catalogue the settings pin, if any: its ids are in rows and counters and must not be given again."""
+        watch = self._around.watch
+        return watch.catalogue if watch.pinned else EMPTY_CATALOGUE
 
     async def _work(self, overview: Overview, taken: Taken) -> Overview:
         digests = list(_digests(taken.records))  # 1. what the partitions report

@@ -150,7 +150,9 @@ class Sender:
         try:
             self.producer = KafkaProducer(**{**PRODUCER, "bootstrap_servers": hosts, **target.security})
         except (KafkaError, OSError) as problem:
-            raise NotDelivered(f"no Kafka at {target.bootstrap}: {_reason(problem)}") from None
+            raise NotDelivered(
+                f"no Kafka broker answers at {target.bootstrap} ({_reason(problem)}): start it, or set TIDEMARK_KAFKA"
+            ) from None
         self.partitions: dict[str, list[int]] = {}
         self.pending: deque[tuple[Any, int, int]] = deque()
         self.pending_bytes = 0

@@ -61,11 +61,15 @@ class SimulationPlan:
 
 def default_start(today: date, days: int) -> date:
     """So that the season ends yesterday."""
+    if not 1 <= days <= 3660:
+        raise ValueError("days must be 1 to 3,660")
     return today - timedelta(days=days + 1)
 
 
 def refuse_future(plan: SimulationPlan, today: date) -> None:
     """Raise ValueError if the season has not ended: brokers refuse timestamps in the future."""
+    if plan.start > today:
+        raise ValueError(f"the season would start on {plan.start}, in the future: choose an earlier start")
     end = plan.start + timedelta(days=plan.days)
     if end > today:
         raise ValueError(f"the season would end on {end}, in the future: choose an earlier start or fewer days")

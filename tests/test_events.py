@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, get_args, get_type_hints
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from models.events import (
     EARLIEST_MS,
     LATEST_MS,
+    MONEY,
     ORDER,
     Kind,
     Product,
@@ -474,6 +476,17 @@ def test_the_json_schema_names_every_field_of_both_topics() -> None:
         assert "event_id" in schema["required"]
         assert "usd_value" not in schema["required"]
     assert {name for _, name in FIELDS} == {name for schema in definitions.values() for name in schema["properties"]}
+
+
+def test_the_json_schema_takes_amounts_as_text_too_and_says_what_an_absent_field_stands_for() -> None:
+    transaction, touch = json_schema()["$defs"].values()
+    for field in (*(transaction["properties"][name] for name in MONEY[0]), touch["properties"]["cost_usd"]):
+        assert [form["type"] for form in field["anyOf"]] == ["number", "string", "null"]
+        assert all(re.search(field["anyOf"][1]["pattern"], text) for text in ("1", "-0.5", "1.25e3", ".5"))
+        assert not re.search(field["anyOf"][1]["pattern"], "1_000")
+    assert transaction["properties"]["fee_usd"]["default"] == touch["properties"]["cost_usd"]["default"] == 0
+    assert touch["properties"]["touch"]["default"] == "click"
+    assert "default" not in transaction["properties"]["usd_value"]
 
 
 def test_the_json_schema_is_plain_json_and_knows_the_lists() -> None:

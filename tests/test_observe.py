@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from models.observe import NAMES_SETTLE, REMEMBERED, WALLET_SIZE, Digest, Observed, Overview, observe
 from models.rows import FEATURES, SLOTS, UnknownFormat
 from models.rules import DAY_MS, Rules
-from models.segments import Catalogue
+from models.segments import EMPTY_CATALOGUE, Catalogue, Segment
 
 START_MS = 1_775_000_000_000
 #: Distance of neighbouring centres, in feature units: personas that cannot be mixed up.
@@ -232,3 +232,11 @@ def test_a_long_silence_does_not_empty_the_memory() -> None:
     weight = overview.model.weight
     overview, _ = observe(overview, [digest(99, 4000)], Rules())
     assert overview.model.weight > 0.8 * weight
+
+
+def test_the_numbers_of_a_pinned_catalogue_are_not_given_again() -> None:
+    pinned = replace(EMPTY_CATALOGUE, segments=(Segment(7, 0, "theirs", 1.0, 1),), retired={9: 7})
+    overview = Overview.restore(None, None)
+    reserved = overview.after(pinned)
+    assert (overview.model.next_number, reserved.model.next_number) == (1, 10)
+    assert reserved.after(pinned) is reserved

@@ -162,7 +162,10 @@ def test_the_partitioner_is_javas_murmur2(key: bytes) -> None:
 def test_no_broker_is_one_line_that_says_where(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("CRITICAL", "kafka")  # a log record would keep the sockets until the next test
     began = time.monotonic()
-    assert re.fullmatch(r"no Kafka at 127.0.0.1:1: KafkaTimeoutError: [^\n]+", failure())
+    assert re.fullmatch(
+        r"no Kafka broker answers at 127.0.0.1:1 \(KafkaTimeoutError: [^\n]+\): start it, or set TIDEMARK_KAFKA",
+        failure(),
+    )
     assert time.monotonic() - began < 10
     gc.collect()  # kafka-python forgets its sockets when it finds no broker: here, not in a later test
 
