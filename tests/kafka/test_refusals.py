@@ -10,7 +10,6 @@ from kafka.admin import KafkaAdminClient
 
 from models.hashing import murmur2
 from tests.kafka.processes import free_port
-from tests.kafka.reading import read_topic
 from tests.kafka.world import World
 
 EVENT = (
@@ -114,18 +113,3 @@ def test_a_log_that_is_cut_under_a_running_worker_is_refused_and_not_jumped_over
     assert worker.wait(60) == 1
     assert "no longer holds the record to be read next" in worker.tail()
     assert "Traceback" not in worker.text
-
-
-def test_a_record_without_key_and_value_passes_through_quarantine(world: World) -> None:
-    world.run("topics", "create")
-    world.run(
-        "produce", stdin=b'{"topic":"wallet.transactions","key":null,"value":null,"timestamp":1775000000000}\n' + EVENT
-    )
-    worker = world.worker("worker")
-    world.await_applied(2)
-    worker.terminate()
-    assert worker.wait() == 0
-    assert world.ask("totals")["rejected"] == {"null_value": 1}
-    (rejected,) = read_topic(world.bootstrap, f"{world.prefix}events.rejected")
-    assert (rejected.key, rejected.value) == (None, b"")
-    assert ("tidemark.rejected.null_value", b"true") in list(rejected.headers)

@@ -1,0 +1,52 @@
+"""Records that are no events: they go on byte for byte, whatever they are, and stop nobody."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import closing
+
+from kafka import KafkaProducer
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+
+from tests.kafka.reading import read_topic
+from tests.kafka.world import World
+
+EVENT = (
+    b'{"topic":"wallet.transactions","key":"w1","value":{"event_id":"e1","wallet_id":"w1",'
+    b'"occurred_at":"2026-04-01T00:00:00Z","kind":"trade","product":"spot","asset":"BTC","fee_usd":"1"}}\n'
+)
+
+
+def test_a_record_without_key_and_value_passes_through_quarantine(world: World) -> None:
+    world.run("topics", "create")
+    world.run(
+        "produce", stdin=b'{"topic":"wallet.transactions","key":null,"value":null,"timestamp":1775000000000}\n' + EVENT
+    )
+    worker = world.worker("worker")
+    world.await_applied(2)
+    worker.terminate()
+    assert worker.wait() == 0
+    assert world.ask("totals")["rejected"] == {"null_value": 1}
+    (rejected,) = read_topic(world.bootstrap, f"{world.prefix}events.rejected")
+    assert (rejected.key, rejected.value) == (None, b"")
+    assert ("tidemark.rejected.null_value", b"true") in list(rejected.headers)
+
+
+def test_records_larger_than_the_topic_of_rejected_ones_go_without_their_value(world: World) -> None:
+    # Two of them in one commit: a message the broker refuses would cost the idempotent producer its sequence.
+    world.run("topics", "create")
+    with closing(KafkaAdminClient(bootstrap_servers=world.bootstrap)) as admin:
+        limits = {"max.message.bytes": "5000000", "retention.ms": "-1"}
+        admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, world.transactions, configs=limits)])
+    large = [b'{"big":"' + letter * 3_000_000 + b'"}' for letter in (b"x", b"y")]
+    with closing(KafkaProducer(bootstrap_servers=world.bootstrap, max_request_size=6_000_000)) as producer:
+        for value in (*large, b"{}"):
+            producer.send(world.transactions, value, key=b"w1").get(30)
+    worker = world.worker("worker")
+    world.await_applied(3)
+    worker.terminate()
+    assert worker.wait() == 0
+    found = list(read_topic(world.bootstrap, f"{world.prefix}events.rejected"))
+    assert [record.value for record in found] == [b"", b"", b"{}"]
+    digests = [dict(record.headers).get("tidemark.rejected.sha256", b"").decode() for record in found]
+    assert digests == [*(hashlib.sha256(value).hexdigest() for value in large), ""]
