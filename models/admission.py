@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.events import Events, Rejected
+from models.columns import Events
+from models.events import Rejected
 from models.hashing import hash64, partitions_of
 from models.rows import IDS
 

@@ -20,7 +20,7 @@ from models.journeys import EMPTY_JOURNAL, FEE, NARROW, NO_PATH, Journal, Path, 
 from models.rows import FEES
 
 if TYPE_CHECKING:
-    from models.events import Events
+    from models.columns import Events
     from models.rules import Rules
 
 #: A whole conversion: conversions are split like amounts, in millionths.

@@ -30,7 +30,7 @@ from models.rows import ALL_SUMS, ASSET_BUCKETS, ASSET_SUMS, FAST_SUMS, SLOW_SCA
 from models.rules import DAY_MS
 
 if TYPE_CHECKING:
-    from models.events import Events
+    from models.columns import Events
 
 SLOW_MS, FAST_MS = 45 * DAY_MS, 3 * DAY_MS
 #: Half-lives between two landmarks: a sum grows by at most 2^32 before it is rebased.

@@ -16,10 +16,11 @@ from numpy.typing import NDArray
 from models.admission import check, without_repeats
 from models.attribution import Books, credit
 from models.changes import Change, announce
+from models.columns import Events, read
 from models.counters import CellDeltas
 from models.decisions import Decided, decide
 from models.effects import Announcement, Effects, Quarantined
-from models.events import Events, Rejected, read
+from models.events import Rejected
 from models.features import Folded, fold
 from models.hashing import hash64
 from models.rounds import Rounds, lay_out

@@ -7,9 +7,9 @@ from collections import defaultdict
 
 from models import step as wallet_side
 from models.admission import check, without_repeats
+from models.columns import read
 from models.counters import Cell, Codes, add_cells, encode_cell
 from models.decisions import decide
-from models.events import read
 from models.features import fold
 from models.observe import Digest, Overview, observe
 from models.rules import Rules

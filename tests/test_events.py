@@ -14,6 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from models.columns import micros, read
 from models.events import (
     EARLIEST_MS,
     LATEST_MS,
@@ -27,8 +28,6 @@ from models.events import (
     Transaction,
     json_schema,
     judge,
-    micros,
-    read,
     to_micros,
     to_ms,
 )

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.events import Events, read
+from models.columns import Events, read
 from models.features import STABLE_ASSETS, Folded, feature_rows, fold, row_features
 from models.hashing import bucket
 from models.rounds import lay_out
