@@ -40,8 +40,8 @@ COLUMNS = (
 class Events:
     """The events of a batch in order of arrival; every array (n,), every list n long.
 
-    `at`: index in the batch. `usd`: NaN where absent. `assets`, `campaigns`: a touch has no asset ("") and a
-    transaction no campaign (None), a touch's is (campaign, channel). `fee_micros`, `cost_micros`: integer micro-USD, 0 where there is none.
+    `at`: index in the batch. `usd`: NaN where absent. `assets`: "" for a touch. `campaigns`: (campaign, channel) of a
+    touch, None for a transaction. `fee_micros`, `cost_micros`: integer micro-USD, 0 where there is none.
     """
 
     at: NDArray[np.int64]
