@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.columns import Events
 from models.events import Rejected
-from models.hashing import hash64, partitions_of
+from models.hashing import partitions_of
 from models.rows import IDS
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def without_repeats(state: State, events: Events, wallet: NDArray[np.int64]) -> 
     """
     if not len(events):
         return events, wallet, 0
-    ids = hash64([event_id.encode() for event_id in events.event_ids])
+    ids = events.id_hashes
     rows = state.wallets.rows
     mixed = ids ^ (wallet.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     ordered = np.sort(mixed)

@@ -25,6 +25,7 @@ from models.events import (
     to_micros,
     to_ms,
 )
+from models.hashing import hash64
 from models.rules import LARGEST_VALUE
 from models.state import TRANSACTIONS, RecordLike
 
@@ -41,13 +42,15 @@ class Events:
     """The events of a batch in order of arrival; every array (n,), every list n long.
 
     `at`: index in the batch. `usd`: NaN where absent. `assets`: "" for a touch. `campaigns`: (campaign, channel) of a
-    touch, None for a transaction. `fee_micros`, `cost_micros`: integer micro-USD, 0 where there is none.
+    touch, None for a transaction. `id_hashes`: of the event ids, what a wallet remembers of them. `fee_micros`,
+    `cost_micros`: integer micro-USD, 0 where there is none.
     """
 
     at: NDArray[np.int64]
     occurred_at_ms: NDArray[np.int64]
     is_touch: NDArray[np.bool_]
     event_ids: list[str]
+    id_hashes: NDArray[np.uint64]
     wallet_ids: list[str]
     usd: NDArray[np.float64]
     leverage: NDArray[np.float64]
@@ -209,6 +212,7 @@ def join(transactions: Lane, touches: Lane) -> Events:
         occurred_at_ms=times(tx[2] + to[2]),
         is_touch=np.arange(many + few) >= many,
         event_ids=[*tx[0], *to[0]],
+        id_hashes=hash64([event_id.encode() for event_id in (*tx[0], *to[0])]),
         wallet_ids=[*tx[1], *to[1]],
         usd=with_touches(np.array(tx[3], np.float64), np.nan),
         leverage=with_touches(np.fmax(np.array(tx[8], np.float64), 1.0), 1.0),

@@ -29,9 +29,6 @@ class CellDeltas:
     names: list[bytes]
     deltas: NDArray[np.int64]
 
-    def fields(self) -> list[bytes]:
-        return self.names
-
 
 def add_cells(known: Mapping[bytes, Cell], deltas: CellDeltas) -> dict[bytes, Cell]:
     """The new absolute values of the cells a batch touches; a cell not known is all zeros."""

@@ -22,7 +22,6 @@ from models.decisions import Decided, decide
 from models.effects import Announcement, Effects, Quarantined
 from models.events import Rejected
 from models.features import Folded, fold
-from models.hashing import hash64
 from models.rounds import Rounds, lay_out
 from models.rows import FEATURES, HAS_JOURNAL, IDS, ROW_VERSION, WHALE, blank_rows
 from models.state import Batch, State, Totals, Wallets
@@ -83,7 +82,7 @@ class Work:
     def _remember(self) -> None:
         """Ids, first event, jurisdiction: what depends on nothing else."""
         rows, rounds, events = self.rows, self.rounds, self.events
-        hashes = hash64([event_id.encode() for event_id in events.event_ids])[rounds.order]
+        hashes = events.id_hashes[rounds.order]
         rows["version"] = ROW_VERSION
         keeps = rounds.rank >= rounds.count[rounds.wallet] - IDS  # older ones would be overwritten in this batch
         slot = (rows["ids"][rounds.wallet] + rounds.rank) % IDS

@@ -148,7 +148,7 @@ class Partition:
 
     async def _count(self, effects: Effects) -> dict[bytes, Cell]:
         """The new absolute values of the cells this batch adds to."""
-        unknown = [name for name in effects.cells.fields() if name not in self._cells]
+        unknown = [name for name in effects.cells.names if name not in self._cells]
         if unknown:
             stored = await self._around.ledger.read_fields(self.number, b"roi", unknown)
             self._cells |= {name: decode_cell(cell) for name, cell in zip(unknown, stored, strict=True)}

@@ -80,7 +80,7 @@ class Partition:
         self.rows |= {key: effects.rows[place].tobytes() for place, key in enumerate(effects.keys)}
         self.journals |= effects.journals
         self.codes |= {name: b"%d" % code for name, code in effects.codes.items()}
-        known = {name: decode_cell(self.cells.get(name)) for name in effects.cells.fields()}
+        known = {name: decode_cell(self.cells.get(name)) for name in effects.cells.names}
         self.cells |= {name: encode_cell(cell) for name, cell in add_cells(known, effects.cells).items()}
         self.totals, self.clock_ms = state.totals.to_json(), state.clock_ms
         self.changes += effects.changes

@@ -161,7 +161,7 @@ def test_a_batch_replayed_after_its_commit_asks_for_nothing_new() -> None:
     before = partition.stored()
     again = arrivals[-300:]
     _, state, effects = partition.ask(again)
-    assert (effects.keys, effects.journals, effects.codes, effects.cells.fields()) == ([], {}, {}, [])
+    assert (effects.keys, effects.journals, effects.codes, effects.cells.names) == ([], {}, {}, [])
     assert (effects.changes, len(effects.learning), state.clock_ms) == ([], 0, partition.clock_ms)
     partition.take(again)
     after = partition.stored()
@@ -194,7 +194,7 @@ def test_the_same_state_and_batch_give_the_same_effects_and_change_nothing(start
         assert getattr(first[1], name) == getattr(second[1], name)
     assert first[1].rows.tobytes() == second[1].rows.tobytes()
     assert first[1].learning.tobytes() == second[1].learning.tobytes()
-    assert first[1].cells.fields() == second[1].cells.fields()
+    assert first[1].cells.names == second[1].cells.names
     assert first[1].cells.deltas.tolist() == second[1].cells.deltas.tolist()
 
 
