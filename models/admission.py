@@ -13,20 +13,19 @@ from models.hashing import partitions_of
 from models.rows import IDS
 
 if TYPE_CHECKING:
+    from models.joined import Joined
     from models.rules import Rules
-    from models.state import Batch, State
 
 
 def check(
-    state: State, batch: Batch, events: Events, refused: dict[int, Rejected], rules: Rules
+    joined: Joined, events: Events, refused: dict[int, Rejected], rules: Rules
 ) -> tuple[Events, NDArray[np.int64]]:
     """Refuse what does not fit its key, its partition or its time; the other events and their wallets."""
-    places = events.at.tolist()
-    keys = [batch.records[place].key for place in places]
-    wallet = batch.wallet_of[events.at]
-    stamps = np.fromiter((batch.records[place].timestamp for place in places), np.int64, len(places))
-    early = events.occurred_at_ms > stamps + rules.future_ms
-    lost = elsewhere(state, wallet, rules)
+    places, wallet = events.at.tolist(), joined.wallet_of[events.at]
+    _, stamps, sent_keys, _, _ = zip(*joined.records, strict=True) if joined.records else ((),) * 5
+    keys = [sent_keys[place] for place in places]
+    early = events.occurred_at_ms > np.array(stamps, np.int64)[events.at] + rules.future_ms
+    lost = elsewhere(joined, wallet, rules)
     mine = [wallet_id.encode() for wallet_id in events.wallet_ids]
     wrong = early | lost
     if mine != keys:
@@ -51,30 +50,34 @@ def why_refused(key: bytes | None, wallet_id: bytes, partitioner: str, *, mispla
     return Rejected("from_the_future", "occurred_at is later than the record's timestamp")
 
 
-def elsewhere(state: State, wallet: NDArray[np.int64], rules: Rules) -> NDArray[np.bool_]:
+def elsewhere(joined: Joined, wallet: NDArray[np.int64], rules: Rules) -> NDArray[np.bool_]:
     """Events (n,) of wallets never seen whose key belongs to another partition."""
-    new = state.wallets.rows["version"] == 0
+    new = joined.rows["version"] == 0
     meant = np.zeros(len(new), np.bool_)  # a key without an event may be anything: it is rejected for that
     meant[wallet[wallet >= 0]] = True
     new &= meant
     if rules.partitioner == "off" or not new.any():
         return np.zeros(len(wallet), np.bool_)
-    places = np.flatnonzero(new)
-    keys = [state.wallets.keys[place] for place in places.tolist()]
     misplaced = np.zeros(len(new) + 1, np.bool_)  # one more: events without a key look there
-    misplaced[places] = partitions_of(keys, state.partitions, rules.partitioner) != state.partition
+    for part, state in enumerate(joined.states):
+        places = np.flatnonzero(new & (joined.part == part))
+        keys = [joined.keys[place] for place in places.tolist()]
+        if keys:
+            misplaced[places] = partitions_of(keys, state.partitions, rules.partitioner) != state.partition
     return misplaced[wallet]
 
 
-def without_repeats(state: State, events: Events, wallet: NDArray[np.int64]) -> tuple[Events, NDArray[np.int64], int]:
-    """Drop events whose id is among the wallet's 32 newest accepted; the others, and how many were dropped.
+def without_repeats(
+    joined: Joined, events: Events, wallet: NDArray[np.int64]
+) -> tuple[Events, NDArray[np.int64], NDArray[np.int64]]:
+    """Drop events whose id is among the wallet's 32 newest accepted; the others, and how many each partition dropped.
 
     Suspects are found by vector; only wallets with a suspect are walked in turn.
     """
+    none = np.zeros(len(joined.states), np.int64)
     if not len(events):
-        return events, wallet, 0
-    ids = events.id_hashes
-    rows = state.wallets.rows
+        return events, wallet, none
+    ids, rows = events.id_hashes, joined.rows
     mixed = ids ^ (wallet.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
     ordered = np.sort(mixed)
     twice = ordered[1:][ordered[1:] == ordered[:-1]]
@@ -85,9 +88,9 @@ def without_repeats(state: State, events: Events, wallet: NDArray[np.int64]) -> 
     for owner in np.unique(wallet[suspect]).tolist():
         repeated += repeats_of(rows[owner], ids, np.flatnonzero(wallet == owner).tolist())
     if not repeated:
-        return events, wallet, 0
+        return events, wallet, none
     kept = np.setdiff1d(np.arange(len(events)), repeated)
-    return events.pick(kept), wallet[kept], len(repeated)
+    return events.pick(kept), wallet[kept], np.bincount(joined.part[wallet[repeated]], minlength=len(none))
 
 
 def repeats_of(row: np.void, ids: NDArray[np.uint64], places: list[int]) -> list[int]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from models.events import (
     DEEPEST,
     EARLIEST_MS,
-    FAST,
     LATEST_MS,
     MONEY,
     PRODUCTS,
-    NotAccepted,
     Rejected,
     judge,
     payload,
@@ -26,15 +24,34 @@ from models.events import (
     to_ms,
 )
 from models.hashing import hash64
+from models.parser import PARSE, NotAccepted, fields
 from models.rules import LARGEST_VALUE
-from models.state import TRANSACTIONS, RecordLike
+from models.state import TOUCHES, TRANSACTIONS, Record
 
-#: The fields a column is made of, by lane.
+#: The fields a column is made of, by lane; the amounts, as in `MONEY`, come last.
 COLUMNS = (
-    itemgetter("event_id", "wallet_id", "occurred_at", "usd_value", "fee_usd", "asset", "product", "side", "leverage",
-               "jurisdiction"),
-    itemgetter("event_id", "wallet_id", "occurred_at", "cost_usd", "touch", "campaign_id", "channel"),
-)  # fmt: skip
+    (
+        "event_id",
+        "wallet_id",
+        "occurred_at",
+        "asset",
+        "product",
+        "side",
+        "leverage",
+        "jurisdiction",
+        *MONEY[TRANSACTIONS],
+    ),
+    ("event_id", "wallet_id", "occurred_at", "campaign_id", "channel", "touch", *MONEY[TOUCHES]),
+)
+FIELDS = tuple(attrgetter(*names) for names in COLUMNS)
+#: At least this and less than that: the bounds of an amount in USD.
+BOUNDS = {
+    "quantity": (0.0, np.inf),
+    "usd_value": (0.0, 1e12),
+    "fee_usd": (np.nextafter(-1e9, 0), 1e9),
+    "cost_usd": (0.0, 1e9),
+}
+NUMERIC = b"0123456789+-.eE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +85,16 @@ class Events:
 
     def pick(self, keep: NDArray[np.int64]) -> Events:
         """The events at these places, in this order."""
-        places = keep.tolist()
         columns: dict[str, Any] = {name: getattr(self, name) for name in self.__slots__}
+        places = keep.tolist()
+        # itemgetter picks three times as fast as a loop; of a single place it gives no tuple
+        picked = itemgetter(*places) if len(places) > 1 else lambda column: [column[place] for place in places]
         for name, column in columns.items():
-            columns[name] = column[keep] if isinstance(column, np.ndarray) else [column[place] for place in places]
+            columns[name] = column[keep] if isinstance(column, np.ndarray) else list(picked(column))
         return Events(**columns)
 
 
-def read(records: Sequence[RecordLike], lanes: bytes) -> tuple[Events, dict[int, Rejected]]:
+def read(records: Sequence[Record], lanes: bytes) -> tuple[Events, dict[int, Rejected]]:
     """A batch of records -> its events, and for each other record, by its index, why it is none."""
     rejected: dict[int, Rejected] = {}
     values = [record.value for record in records]
@@ -92,40 +111,49 @@ def read(records: Sequence[RecordLike], lanes: bytes) -> tuple[Events, dict[int,
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """The accepted records of one lane: index in the batch, columns as pydantic gave them, exact amounts."""
+    """The accepted records of one lane: index in the batch, columns as they were parsed, amounts in USD and exact.
+
+    `amounts`: float64, by name, NaN where absent. `micros`: of the last amount, which is money of the platform.
+    """
 
     at: list[int]
     columns: list[tuple[Any, ...]]
-    amount: NDArray[np.float64]
+    amounts: dict[str, NDArray[np.float64]]
     micros: NDArray[np.int64]
 
 
 def read_lane(lane: int, values: list[bytes | None], here: list[int], rejected: dict[int, Rejected]) -> Lane:
     """One lane of a batch; `here`: its places in the batch. `rejected` gets what is no event."""
     at, rows = accept(lane, values, here, rejected)
-    columns = list(zip(*map(COLUMNS[lane], rows), strict=True)) or [()] * (10 if lane == TRANSACTIONS else 7)
-    money = columns[4 if lane == TRANSACTIONS else 3]
-    amount = np.array(money, np.float64)
-    name = MONEY[lane][-1]
+    columns = unzip(lane, rows)
+    amounts, suspects = amounts_of(lane, columns)
+    accepted = [values[place] or b"" for place in at]
+    together = b"".join(accepted)
+    suspects |= nested(accepted, together) | unreadable(accepted, together)
+    if suspects:
+        at, rows = judge_again(lane, values, (at, rows, suspects), rejected)
+        columns = unzip(lane, rows)
+        amounts, _ = amounts_of(lane, columns)
+    money = amounts[MONEY[lane][-1]]
 
     def exactly(place: int) -> int:
         event = judge(lane, values[at[place]])
         # a text that looks like a time and is none is rejected by `read`, with its amount
-        return 0 if isinstance(event, Rejected) else to_micros(event["exact"][name])
+        return 0 if isinstance(event, Rejected) else to_micros(event["exact"][MONEY[lane][-1]])
 
-    return Lane(at, columns, amount, micros(np.where(np.isnan(amount), 0.0, amount), exactly))
+    return Lane(at, columns, amounts, micros(np.where(np.isnan(money), 0.0, money), exactly))
 
 
 def accept(
     lane: int, values: list[bytes | None], here: list[int], rejected: dict[int, Rejected]
-) -> tuple[list[int], list[dict[str, Any]]]:
-    """Places and fields of the records that are events; `rejected` gets the others."""
-    rows: list[dict[str, Any]] = []
+) -> tuple[list[int], list[Any]]:
+    """Places and fields of the records that may be events; `rejected` gets the others."""
+    rows: list[Any] = []
     dropped: set[int] = set()
-    todo = plain(values, here)
+    todo = iter(plain(values, here))
     while True:
         try:
-            rows.extend(map(FAST[lane], todo))  # stops exactly at the first record that is not accepted
+            rows.extend(map(PARSE[lane], todo))  # stops exactly at the first record that is not accepted
             break
         except NotAccepted:
             place = here[len(rows) + len(dropped)]
@@ -134,54 +162,94 @@ def accept(
                 rejected[place] = verdict
                 dropped.add(place)
             else:
-                rows.append(verdict)
-    at = [place for place in here if place not in dropped] if dropped else here
-    return second_look(lane, values, at, rows, rejected)
+                rows.append(fields(lane, verdict))
+    return [place for place in here if place not in dropped] if dropped else here, rows
 
 
-def plain(values: list[bytes | None], here: list[int]) -> Iterator[bytes]:
+def plain(values: list[bytes | None], here: list[int]) -> list[bytes]:
     """What the fast tier is given: never null, framed or too large, which it would refuse or misread."""
-    for place in here:
-        value = values[place]
-        if value is None or len(value) > LARGEST_VALUE:
-            yield b""
-        else:
-            yield value if value[:1] != b"\0" else payload(value)
+    found = [values[place] for place in here]
+    if None not in found and b"\0" not in b"".join(found) and max(map(len, found), default=0) <= LARGEST_VALUE:  # type: ignore[arg-type]  # none is None
+        return found  # type: ignore[return-value]  # none is None
+    return [b"" if value is None or len(value) > LARGEST_VALUE else payload(value) for value in found]
 
 
-def second_look(
-    lane: int, values: list[bytes | None], at: list[int], rows: list[dict[str, Any]], rejected: dict[int, Rejected]
-) -> tuple[list[int], list[dict[str, Any]]]:
-    """Take back what only the fast tier accepts: `true` for a number, an amount just below 0, deep nesting."""
-    suspects = nested([values[place] or b"" for place in at])
-    for name in MONEY[lane]:
-        column = np.array([row[name] for row in rows], np.float64)
-        odd = (column == 0) | (column == 1)
-        suspects.update(
-            i for i in np.flatnonzero(odd).tolist() if np.signbit(column[i]) or has_boolean(values[at[i]] or b"")
-        )
-    if not suspects:
-        return at, rows
+def unzip(lane: int, rows: list[Any]) -> list[tuple[Any, ...]]:
+    """Rows -> columns, in the order of `COLUMNS`."""
+    return list(zip(*map(FIELDS[lane], rows), strict=True)) or [()] * len(COLUMNS[lane])
+
+
+def amounts_of(lane: int, columns: list[tuple[Any, ...]]) -> tuple[dict[str, NDArray[np.float64]], set[int]]:
+    """The amounts of a lane by name, float64 (n,), and the rows where one may not be what the contract allows."""
+    out: dict[str, NDArray[np.float64]] = {}
+    suspects: set[int] = set()
+    for name, found in zip(MONEY[lane], columns[-len(MONEY[lane]) :], strict=True):
+        odd = not_numeric(found)
+        plainly = [None if place in odd else each for place, each in enumerate(found)] if odd else found
+        column, (low, high) = np.array(plainly, np.float64), BOUNDS[name]
+        beyond = (column < low) | (column >= high) | ((column == 0) & np.signbit(column))  # an amount just below 0
+        suspects.update(odd, np.flatnonzero(beyond).tolist())
+        out[name] = column
+    return out, suspects
+
+
+def not_numeric(found: Sequence[float | str | None]) -> list[int]:
+    """The places of texts that are not plainly a number; Python would read "nan", "1_000" and digits of any script."""
+    if str not in set(map(type, found)):
+        return []
+    texts = [each for each in found if type(each) is str]
+    if all_numeric(texts):
+        return []
+    return [place for place, each in enumerate(found) if type(each) is str and not all_numeric([each])]
+
+
+def all_numeric(texts: list[str]) -> bool:
+    """Whether every text is a decimal number and nothing else."""
+    try:
+        list(map(float, texts))
+    except ValueError:
+        return False
+    return not "".join(texts).encode().translate(None, NUMERIC)
+
+
+def judge_again(
+    lane: int, values: list[bytes | None], read: tuple[list[int], list[Any], set[int]], rejected: dict[int, Rejected]
+) -> tuple[list[int], list[Any]]:
+    """Places and rows, with the suspects among them decided one by one; `rejected` gets those that are no events."""
+    at, rows, suspects = read
     keep = [True] * len(at)
     for i in sorted(suspects):
         verdict = judge(lane, values[at[i]])
         if isinstance(verdict, Rejected):
             rejected[at[i]] = verdict
             keep[i] = False
+        else:
+            rows[i] = fields(lane, verdict)
     return list(compress(at, keep)), list(compress(rows, keep))
 
 
-def nested(values: list[bytes]) -> set[int]:
+def unreadable(values: list[bytes], together: bytes) -> set[int]:
+    """The values that are not UTF-8; the fast tier does not look into fields that the contract does not name."""
+    if together.isascii():
+        return set()
+    return {place for place, value in enumerate(values) if not is_utf8(value)}
+
+
+def is_utf8(value: bytes) -> bool:
+    """Whether bytes are UTF-8."""
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def nested(values: list[bytes], together: bytes) -> set[int]:
     """The values that could be nested too deeply: those with more opening brackets than levels allowed."""
-    together = b"".join(values)  # every value has one at least, so the sum shows that none has too many
+    # Every value has one at least, so the sum shows that none has too many.
     if together.count(b"{") + together.count(b"[") < len(values) + DEEPEST:
         return set()
     return {i for i, value in enumerate(values) if value.count(b"{") + value.count(b"[") > DEEPEST}
-
-
-def has_boolean(value: bytes) -> bool:
-    """Whether a value could hold a boolean, which the fast tier takes for a number."""
-    return b"true" in value or b"false" in value
 
 
 def micros(amount: NDArray[np.float64], exactly: Callable[[int], int]) -> NDArray[np.int64]:
@@ -207,23 +275,24 @@ def join(transactions: Lane, touches: Lane) -> Events:
     def with_touches(column: NDArray[Any], blank: Any) -> NDArray[Any]:
         return np.concatenate([column, np.full(few, blank, column.dtype)])
 
+    event_ids = [*tx[0], *to[0]]
     return Events(
         at=np.array(transactions.at + touches.at, np.int64),
         occurred_at_ms=times(tx[2] + to[2]),
         is_touch=np.arange(many + few) >= many,
-        event_ids=[*tx[0], *to[0]],
-        id_hashes=hash64([event_id.encode() for event_id in (*tx[0], *to[0])]),
+        event_ids=event_ids,
+        id_hashes=hash64([event_id.encode() for event_id in event_ids]),
         wallet_ids=[*tx[1], *to[1]],
-        usd=with_touches(np.array(tx[3], np.float64), np.nan),
-        leverage=with_touches(np.fmax(np.array(tx[8], np.float64), 1.0), 1.0),
-        is_sell=with_touches(np.array([side == "sell" for side in tx[7]], np.bool_), False),
-        product=with_touches(np.fromiter(map(PRODUCTS.__getitem__, tx[6]), np.int64, many), 0),
+        usd=with_touches(transactions.amounts["usd_value"], np.nan),
+        leverage=with_touches(np.fmax(np.array(tx[6], np.float64), 1.0), 1.0),
+        is_sell=with_touches(np.array([side == "sell" for side in tx[5]], np.bool_), False),
+        product=with_touches(np.fromiter(map(PRODUCTS.__getitem__, tx[4]), np.int64, many), 0),
         fee_micros=with_touches(transactions.micros, 0),
         cost_micros=np.concatenate([np.zeros(many, np.int64), touches.micros]),
-        is_sent=np.concatenate([np.zeros(many, np.bool_), np.array([kind == "sent" for kind in to[4]], np.bool_)]),
-        assets=[*tx[5], *[""] * few],
-        campaigns=[*[None] * many, *zip(to[5], to[6], strict=True)],
-        jurisdictions=[*tx[9], *[None] * few],
+        is_sent=np.concatenate([np.zeros(many, np.bool_), np.array([kind == "sent" for kind in to[5]], np.bool_)]),
+        assets=[*map(str.upper, tx[3]), *[""] * few],
+        campaigns=[*[None] * many, *zip(to[3], map(str.lower, to[4]), strict=True)],
+        jurisdictions=[*tx[7], *[None] * few],
     )
 
 

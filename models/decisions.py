@@ -8,7 +8,7 @@ the days since the wallet's previous transaction, at most 5. G above `switch_at`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,7 @@ WHALE_STAYS = 0.8
 SIZE = FEATURES.index("wallet_size")
 
 
-@dataclass(frozen=True, slots=True)
-class Move:
+class Move(NamedTuple):
     """A change of segment. `place`: of its event, in round order. Numbers of segments; `left` 0: unassigned."""
 
     place: int
@@ -62,7 +61,7 @@ def decide(folded: Folded, rounds: Rounds, catalogue: Catalogue, rules: Rules) -
     evidence = gather_evidence(case)
     segment = numbers[rounds.wallet]
     moves: list[Move] = []
-    for wallet in np.unique(rounds.wallet[due(case, evidence)]).tolist():
+    for wallet in sorted(set(rounds.wallet[due(case, evidence)].tolist())):
         moves += walk(case, wallet, evidence, segment)
     rows = folded.rows
     rows["cusum"] = 0
@@ -83,16 +82,19 @@ class Case:
         self.folded, self.rounds, self.catalogue, self.rules, self.scores = folded, rounds, catalogue, rules, scores
         self.slots = [segment.slot for segment in catalogue.segments]
         self.numbers = [segment.number for segment in catalogue.segments]
-        self.best = scores.argmax(axis=1)
         known = folded.rows["segment"].astype(np.int64)
-        columns = {number: catalogue.column_of(number) for number in np.unique(known).tolist()}
-        column = np.array([columns[number] for number in known.tolist()], np.int64)
+        column = np.full(max(known.max(), *self.numbers) + 1, -1)
+        column[self.numbers] = np.arange(len(self.numbers))
         #: column of each wallet's segment before the batch; -1: unassigned, or no longer in the catalogue
-        self.column = column[rounds.wallet]
+        self.column = column[known][rounds.wallet]
         self.unassigned = (known == 0)[rounds.wallet]
         days = np.clip((folded.newest_at_ms - folded.previous_at_ms) / DAY_MS, 0, LONGEST_DAYS)
         self.days = np.where(folded.is_transaction & (folded.previous_at_ms > 0), days, 0).astype(np.float32)
         self.kept = np.exp(-self.days / LEAK_DAYS)
+
+    def best(self, place: int) -> int:
+        """The column of the segment that an event fits best."""
+        return int(self.scores[place].argmax())
 
     def gain(self, places: slice, column: NDArray[np.int64]) -> NDArray[np.float32]:
         """What events add to the evidence for each segment (m, K), against the one in `column` (m,)."""
@@ -139,7 +141,10 @@ def gather_evidence(case: Case) -> NDArray[np.float32]:
 
 def due(case: Case, evidence: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Events (n,) at which a wallet would change, if it had not changed before in this batch."""
-    convinced = (case.column >= 0) & (evidence.max(axis=1) > case.rules.switch_at)
+    places, segments = evidence.shape
+    convinced = np.zeros(places, np.bool_)
+    convinced[np.flatnonzero(evidence > case.rules.switch_at) // segments] = True
+    convinced &= case.column >= 0
     first = case.unassigned & (case.folded.transactions >= case.rules.evidence)
     orphaned = ~case.unassigned & (case.column < 0)
     due_now: NDArray[np.bool_] = convinced | ((first | orphaned) & case.folded.is_transaction)
@@ -180,8 +185,8 @@ def homeless(case: Case, place: int, number: int) -> int:
     """The column for a wallet without a segment in this catalogue; -1: not yet enough evidence."""
     if number:
         heir = case.catalogue.column_of(case.catalogue.successor(number))
-        return heir if heir >= 0 else int(case.best[place])
-    return int(case.best[place]) if case.folded.transactions[place] >= case.rules.evidence else -1
+        return heir if heir >= 0 else case.best(place)
+    return case.best(place) if case.folded.transactions[place] >= case.rules.evidence else -1
 
 
 def origin_of(case: Case, wallet: int, number: int, joined: int, *, first: bool) -> str:
@@ -201,6 +206,8 @@ def origin_of(case: Case, wallet: int, number: int, joined: int, *, first: bool)
     return "recalibration" if int(then[0].argmax()) == joined else "live"
 
 
-def confidence(scores: NDArray[np.float64], column: int) -> float:
-    """The posterior probability, 0 to 1, of the segment in `column`, for the scores (K,) of one event."""
-    return float(1 / np.exp(scores - scores[column]).sum())
+def confidence(scores: NDArray[np.float64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The posterior probability, 0 to 1, of the segment in each of `columns` (m,), for scores (m, K)."""
+    own = scores[np.arange(len(scores)), columns]
+    chances: NDArray[np.float64] = 1 / np.exp(scores - own[:, None]).sum(axis=1)
+    return chances

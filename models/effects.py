@@ -10,13 +10,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.counters import CellDeltas
-    from models.state import RecordLike
+    from models.state import Record
 
 
 @dataclass(frozen=True, slots=True)
 class Announcement:
-    """One segment change, ready for Kafka: a CloudEvent in binary mode."""
+    """One segment change, ready for Kafka: a CloudEvent in binary mode. `status`, `origin`: as in its value."""
 
+    status: str
+    origin: str
     key: bytes
     value: bytes
     headers: tuple[tuple[str, bytes], ...]
@@ -27,7 +29,7 @@ class Quarantined:
     """A record that is no event, with the reason; it goes on as it came, byte for byte."""
 
     lane: int
-    record: RecordLike
+    record: Record
     reason: str
     detail: str
 
@@ -38,7 +40,7 @@ class Effects:
 
     `rows`: structured (k,) of `ROW`, the wallets in `keys` to be saved. `journals`: wallet -> packed journal.
     `codes`: new campaigns, field -> number. `cells`: what is added to the ROI counters.
-    `learning`: float32 (m, 16), feature rows for the overview.
+    `learning`: float32 (m, 16), feature rows for the overview. `late`: accepted events that were late, by lane.
     """
 
     keys: list[bytes]
@@ -49,3 +51,4 @@ class Effects:
     changes: list[Announcement]
     rejected: list[Quarantined]
     learning: NDArray[np.float32]
+    late: tuple[int, int]

@@ -1,7 +1,7 @@
 """The wire contract: one record's value is an event, or there is a reason why it is none.
 
-Two tiers. What pydantic's Rust parser accepts (`FAST`) is accepted; `judge` decides the rest, slowly and with exact
-decimals, and names the reason. Where both could speak they must agree: a test holds them against each other.
+Two tiers. What the fast one accepts (`models.parser`, `models.columns`) is accepted; `judge` decides the rest, slowly
+and with exact decimals, and names the reason. Where both could speak they must agree: tests hold them together.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ RFC_3339 = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)
 Time: TypeAlias = (
     Annotated[int, Strict(), Field(ge=EARLIEST_MS, le=LATEST_MS)] | Annotated[str, Strict(), Field(pattern=RFC_3339)]
 )
+
+
+#: Only amounts have such a rule among those of their type.
+AmountRule = WithJsonSchema
 
 
 def as_decimal(**bounds: float) -> WithJsonSchema:
@@ -109,10 +113,7 @@ class Touch(TypedDict):
 
 #: In the order of the lanes: transactions, touches.
 ADAPTERS: tuple[TypeAdapter[Any], ...] = (TypeAdapter(Transaction), TypeAdapter(Touch))
-FAST = tuple(adapter.validator.validate_json for adapter in ADAPTERS)
 CHECKED = tuple(adapter.validator.validate_python for adapter in ADAPTERS)
-#: What `FAST` raises, so that nobody else has to know pydantic.
-NotAccepted = ValidationError
 MONEY = (("quantity", "usd_value", "fee_usd"), ("cost_usd",))
 PRODUCTS: dict[str, int] = {name: number for number, name in enumerate(get_args(Product))}
 

@@ -19,6 +19,7 @@ landmark multiplies by an exact power of two, so neither order nor the cut of a 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +27,7 @@ from numpy.typing import NDArray
 
 from models.hashing import bucket
 from models.rounds import Rounds, lay_out, scan
-from models.rows import ALL_SUMS, ASSET_BUCKETS, ASSET_SUMS, FAST_SUMS, SLOW_SCALE, SLOW_SUMS, SUMS
+from models.rows import ALL_SUMS, ASSET_BUCKETS, ASSET_SUMS, FAST_SUMS, FEATURES, SLOW_SCALE, SLOW_SUMS, SUMS
 from models.rules import DAY_MS
 
 if TYPE_CHECKING:
@@ -51,7 +52,8 @@ class Folded:
 
     `rows`: the wallets' rows (k,) after the batch. `features`: float64 (n, 16) after each event. `newest_at_ms`:
     the wallet's newest transaction after each event, `previous_at_ms` before it, 0 none. `transactions`: their
-    number after each event. `learning`: float32 (m, 16), the row before the first event of a later day.
+    number after each event. `learning`: float32 (m, 16), the row before the first event of a later day; `learners`: the
+    wallets they are of.
     """
 
     rows: NDArray[np.void]
@@ -61,6 +63,7 @@ class Folded:
     previous_at_ms: NDArray[np.int64]
     transactions: NDArray[np.float64]
     learning: NDArray[np.float32]
+    learners: NDArray[np.int64]
 
 
 def fold(rows: NDArray[np.void], events: Events, rounds: Rounds) -> Folded:
@@ -83,9 +86,12 @@ def per_event(folded: Folded) -> tuple[NDArray[Any], ...]:
 def leaps(rows: NDArray[np.void], events: Events, rounds: Rounds) -> bool:
     """Whether a wallet's transactions, or its last one and these, are too far apart to share a landmark."""
     landmark = times_of(events, rounds) // (LANDMARK * FAST_MS)
-    oldest = np.where(rows["transactions"] > 0, rows["fast_landmark"].astype(np.int64), np.iinfo(np.int64).max)
-    newest = np.where(rows["transactions"] > 0, rows["fast_landmark"].astype(np.int64), 0)
-    is_transaction = landmark > 0
+    is_transaction, known = landmark > 0, rows["transactions"] > 0
+    before = rows["fast_landmark"].astype(np.int64)
+    near = np.concatenate([before[known], landmark[is_transaction]])
+    if not len(near) or near.max() - near.min() <= LEAP:  # nearly always, and soon told
+        return False
+    oldest, newest = np.where(known, before, np.iinfo(np.int64).max), np.where(known, before, 0)
     np.minimum.at(oldest, rounds.wallet[is_transaction], landmark[is_transaction])
     np.maximum.at(newest, rounds.wallet, landmark)
     return bool((newest - np.minimum(oldest, newest) > LEAP).any())
@@ -102,29 +108,33 @@ def fold_near(rows: NDArray[np.void], events: Events, rounds: Rounds) -> Folded:
     is_transaction = times > 0
     newest = scan(np.maximum, rows["last_at_ms"], times, rounds)
     previous = np.where(rounds.before < 0, rows["last_at_ms"][rounds.wallet], newest[rounds.before])
-    was = rows.copy()
-    before_sums = with_landmarks(rows, times, rounds)
-    added = steps(events, rounds, times, is_transaction, rows)
-    first = np.column_stack([before_sums, rows["transactions"]])
-    after = scan(np.add, first, np.column_stack([added, is_transaction]), rounds)
+    next_days = np.flatnonzero(is_transaction & (previous > 0) & (newest // DAY_MS > previous // DAY_MS))
+    yesterdays = row_features(rows[rounds.wallet[next_days]])  # as far as it was not in this batch
+    first = with_landmarks(rows, times, rounds)
+    after = scan(np.add, first, steps(events, rounds, times, is_transaction, rows), rounds)
     landmarks = rows["slow_landmark"][rounds.wallet], rows["fast_landmark"][rounds.wallet]
     # before its first transaction a wallet's sums are zeros at any time, if only it is near their landmark
     read_at = np.where(newest > 0, newest, landmarks[1].astype(np.int64) * (LANDMARK * FAST_MS))
     features = feature_rows(after[:, :ALL_SUMS], read_at, *landmarks)
 
-    new_day = is_transaction & (previous > 0) & (newest // DAY_MS > previous // DAY_MS)
-    learning = yesterdays(new_day, was, after, previous, rounds, rows)
+    before = rounds.before[next_days]
+    yesterdays[before >= 0] = features[before[before >= 0]]
     rows["sums"] = after[rounds.last, :ALL_SUMS]
     rows["transactions"] = after[rounds.last, ALL_SUMS]
     rows["last_at_ms"] = newest[rounds.last]
     usd = np.where(is_transaction & ~np.isnan(events.usd[rounds.order]), events.usd[rounds.order], 0.0)
     np.maximum.at(rows["largest_usd"], rounds.wallet, usd.astype(np.float32))
-    return Folded(rows, is_transaction, features, newest, previous, after[:, ALL_SUMS], learning)
+    learning, learners = yesterdays.astype(np.float32), rounds.wallet[next_days]
+    return Folded(rows, is_transaction, features, newest, previous, after[:, ALL_SUMS], learning, learners)
 
 
 def with_landmarks(rows: NDArray[np.void], at_ms: NDArray[np.int64], rounds: Rounds) -> NDArray[np.float64]:
-    """Move each wallet's landmarks up to its newest event; the sums (k, 33) so rebased, by exact powers of two."""
-    sums = rows["sums"].copy()
+    """Move each wallet's landmarks up to its newest event; the sums so rebased, by exact powers of two.
+
+    Returns sums and number of transactions, (k, 34).
+    """
+    sums = np.empty((len(rows), ALL_SUMS + 1))
+    sums[:, :ALL_SUMS], sums[:, ALL_SUMS] = rows["sums"], rows["transactions"]
     for field, half_life_ms, scale in (
         ("slow_landmark", SLOW_MS, SLOW_SCALE),
         ("fast_landmark", FAST_MS, FAST_SUMS),
@@ -145,13 +155,13 @@ def steps(
     is_transaction: NDArray[np.bool_],
     rows: NDArray[np.void],
 ) -> NDArray[np.float64]:
-    """What each event adds to each sum (n, 33), in round order; a touch adds nothing."""
+    """What each event adds to each sum and to the transactions (n, 34), in round order; a touch adds nothing."""
     order = rounds.order
     usd = events.usd[order]
     priced = ~np.isnan(usd)
     usd = np.where(priced, usd, 0.0)
     log_usd = np.log1p(usd)
-    assets = [events.assets[i] for i in order.tolist()]
+    assets = np.fromiter(map(asset_of, events.assets), np.int64, len(order))[order]
     values = np.zeros((len(order), len(SUMS) + 1))
     values[:, COUNT] = 1
     values[:, PRICED] = priced
@@ -159,19 +169,25 @@ def steps(
     values[:, LOG_USD_SQUARED] = log_usd * log_usd
     values[:, LOG_LEVERAGE] = np.log(events.leverage[order])
     values[:, SELLS] = events.is_sell[order]
-    values[:, STABLE] = np.fromiter(map(STABLE_ASSETS.__contains__, assets), np.bool_, len(assets))
+    values[:, STABLE] = assets >= ASSET_BUCKETS
     values[:, FIRST_PRODUCT:USD] = events.product[order, None] == np.arange(USD - FIRST_PRODUCT)
     values[:, USD] = usd
     values *= is_transaction[:, None]
 
     slow = growth(at_ms, rows["slow_landmark"][rounds.wallet], SLOW_MS)
     fast = growth(at_ms, rows["fast_landmark"][rounds.wallet], FAST_MS)
-    out = np.zeros((len(order), ALL_SUMS))
+    out = np.zeros((len(order), ALL_SUMS + 1))
+    out[:, ALL_SUMS] = is_transaction
     out[:, SLOW_SUMS] = values * slow[:, None]
     out[:, FAST_SUMS] = values[:, : len(SUMS)] * fast[:, None]
-    buckets = np.fromiter((bucket(asset, ASSET_BUCKETS) for asset in assets), np.int64, len(assets))
-    out[np.arange(len(order)), ASSET_SUMS.start + buckets] = slow * is_transaction
+    out[np.arange(len(order)), ASSET_SUMS.start + assets % ASSET_BUCKETS] = slow * is_transaction
     return out
+
+
+@lru_cache(maxsize=50_000)
+def asset_of(asset: str) -> int:
+    """The bucket of an asset, plus their number if it is a stable one."""
+    return bucket(asset, ASSET_BUCKETS) + ASSET_BUCKETS * (asset in STABLE_ASSETS)
 
 
 def growth(at_ms: NDArray[np.int64], landmark: NDArray[np.int64], half_life_ms: int) -> NDArray[np.float64]:
@@ -193,8 +209,9 @@ def feature_rows(
     fast_landmark: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Sums (n, 33) -> features (n, 16) at `at_ms`. A wallet without a transaction has zeros, and diversity 1."""
-    slow = (sums[:, SLOW_SCALE] * decay(at_ms, slow_landmark.astype(np.int64), SLOW_MS)[:, None]).T
-    fast = (sums[:, FAST_SUMS] * decay(at_ms, fast_landmark.astype(np.int64), FAST_MS)[:, None]).T
+    # every sum a row of its own: what follows goes along rows
+    slow = np.multiply(sums[:, SLOW_SCALE].T, decay(at_ms, slow_landmark.astype(np.int64), SLOW_MS), order="C")
+    fast = np.multiply(sums[:, FAST_SUMS].T, decay(at_ms, fast_landmark.astype(np.int64), FAST_MS), order="C")
     count, fast_count = np.maximum(slow[COUNT], 1e-9), np.maximum(fast[COUNT], 1e-9)
     priced = np.maximum(slow[PRICED], 1e-9)
     ticket = slow[LOG_USD] / priced
@@ -203,47 +220,26 @@ def feature_rows(
     entropy = -surprise[0]
     for place in range(1, ASSET_BUCKETS):  # one by one: a sum over an axis may be reordered
         entropy = entropy - surprise[place]
-    return np.column_stack(
-        [
-            np.log1p(slow[COUNT]),
-            np.log1p(fast[COUNT]),
-            ticket,
-            fast[LOG_USD] / np.maximum(fast[PRICED], 1e-9),
-            np.sqrt(np.maximum(slow[LOG_USD_SQUARED] / priced - ticket * ticket, 0)),
-            np.log1p(slow[USD]),
-            slow[LOG_LEVERAGE] / count,
-            fast[LOG_LEVERAGE] / fast_count,
-            *np.sqrt(slow[FIRST_PRODUCT:USD] / count),
-            slow[STABLE] / count,
-            slow[SELLS] / count,
-            np.exp(-entropy),
-        ]
-    )
-
-
-def yesterdays(
-    new_day: NDArray[np.bool_],
-    was: NDArray[np.void],
-    after: NDArray[np.float64],
-    previous_at_ms: NDArray[np.int64],
-    rounds: Rounds,
-    rows: NDArray[np.void],
-) -> NDArray[np.float32]:
-    """Learning rows: each wallet once per active day, as it was before the first event of a later day.
-
-    `was`: the rows before the batch, with the landmarks they had then.
-    """
-    places = np.flatnonzero(new_day)
-    before, wallet = rounds.before[places], rounds.wallet[places]
-    is_first = before < 0
-    sums = np.where(is_first[:, None], was["sums"][wallet], after[before, :ALL_SUMS])
-    landmarks = [
-        np.where(is_first, was[name][wallet], rows[name][wallet]) for name in ("slow_landmark", "fast_landmark")
+    features = [
+        np.log1p(slow[COUNT]),
+        np.log1p(fast[COUNT]),
+        ticket,
+        fast[LOG_USD] / np.maximum(fast[PRICED], 1e-9),
+        np.sqrt(np.maximum(slow[LOG_USD_SQUARED] / priced - ticket * ticket, 0)),
+        np.log1p(slow[USD]),
+        slow[LOG_LEVERAGE] / count,
+        fast[LOG_LEVERAGE] / fast_count,
+        *np.sqrt(slow[FIRST_PRODUCT:USD] / count),
+        slow[STABLE] / count,
+        slow[SELLS] / count,
+        np.exp(-entropy),
     ]
-    return feature_rows(sums, previous_at_ms[places], *landmarks).astype(np.float32)
+    return np.ascontiguousarray(np.array(features).T)
 
 
 def row_features(rows: NDArray[np.void]) -> NDArray[np.float64]:
-    """Features (n, 16) of stored rows as of each wallet's newest transaction, for read-outs."""
+    """Features (n, 16) of rows as of each wallet's newest transaction."""
+    if not len(rows):
+        return np.zeros((0, len(FEATURES)))
     at_ms = np.maximum(rows["last_at_ms"], 0)
     return feature_rows(rows["sums"], at_ms, rows["slow_landmark"], rows["fast_landmark"])

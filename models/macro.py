@@ -8,6 +8,7 @@ smallest share. Information criteria over-segment here: with the weight of all e
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,7 +33,7 @@ ROUNDS, PRECISION = 30, 1e-5
 FRESH_STARTS = 2
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Points:
     """Micro-clusters in scaled units: `means` (m, d), `variances` within them (m, d), `weights` (m,) adding up to 1."""
 
@@ -40,10 +41,17 @@ class Points:
     variances: Floats
     weights: Floats
 
-    @property
+    @cached_property
     def powers(self) -> Floats:
         """Expected z squared and z, (m, 2d)."""
         return np.concatenate((self.means**2 + self.variances, self.means), axis=1)
+
+    @cached_property
+    def pooled(self) -> Floats:
+        """Variance of everything (d,), never 0."""
+        mean = self.weights @ self.means
+        pooled: Floats = self.weights @ ((self.means - mean) ** 2 + self.variances) + 1e-6
+        return pooled
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +89,18 @@ def evaluate(points: Points, centres: Floats, variances: Floats, shares: Floats)
 
 def improve(points: Points, start: Fit) -> Fit:
     """Expectation maximisation from `start`, which keeps its columns."""
-    best, pooled = start, _pooled(points)
-    densities = log_densities(points, start.centres, start.variances, start.shares)
-    for _ in range(ROUNDS):
-        chances = np.exp(densities - _log_sum(densities)[:, None])
-        centres, variances, shares = _maximise(points, chances, pooled)
+    centres, variances, shares = start.centres, start.variances, start.shares
+    densities = log_densities(points, centres, variances, shares)
+    total, reached = _log_sum(densities), start.objective
+    for turn in range(ROUNDS):
+        chances = np.exp(densities - total[:, None])
+        centres, variances, shares = _maximise(points, chances)
         densities = log_densities(points, centres, variances, shares)
-        objective = float(points.weights @ _log_sum(densities))
-        gained, previous = objective - best.objective, best
-        best = Fit(centres, variances, shares, densities.argmax(axis=1), objective)
-        if previous is not start and gained < PRECISION:
+        total = _log_sum(densities)
+        before, reached = reached, float(points.weights @ total)
+        if turn and reached - before < PRECISION:
             break
-    return best
+    return Fit(centres, variances, shares, densities.argmax(axis=1), reached)
 
 
 def from_centres(points: Points, centres: Floats) -> Fit:
@@ -101,7 +109,7 @@ def from_centres(points: Points, centres: Floats) -> Fit:
     chances = np.full((len(labels), len(centres)), 1e-3)
     chances[np.arange(len(labels)), labels] = 1.0
     chances /= chances.sum(axis=1, keepdims=True)
-    return improve(points, evaluate(points, *_maximise(points, chances, _pooled(points))))
+    return improve(points, evaluate(points, *_maximise(points, chances)))
 
 
 def fresh(points: Points, count: int, generator: np.random.Generator) -> Fit:
@@ -165,7 +173,7 @@ def _with_one_more(points: Points, fit: Fit) -> Fit:
     return max(grown, key=lambda one: one.objective)
 
 
-def _maximise(points: Points, chances: Floats, pooled: Floats) -> tuple[Floats, Floats, Floats]:
+def _maximise(points: Points, chances: Floats) -> tuple[Floats, Floats, Floats]:
     """Centres, variances, shares from the chances (m, k) of each point to belong to each component."""
     weighted = chances * points.weights[:, None]
     shares = weighted.sum(axis=0) + 1e-12
@@ -176,14 +184,7 @@ def _maximise(points: Points, chances: Floats, pooled: Floats) -> tuple[Floats, 
     common = shares @ variances / shares.sum()
     pseudo = PSEUDO / len(points.weights)
     variances = (shares[:, None] * variances + pseudo * common) / (shares[:, None] + pseudo)
-    return centres, np.maximum(variances, VARIANCE_FLOOR * pooled), shares / shares.sum()
-
-
-def _pooled(points: Points) -> Floats:
-    """Variance of everything (d,), never 0."""
-    mean = points.weights @ points.means
-    pooled: Floats = points.weights @ ((points.means - mean) ** 2 + points.variances) + 1e-6
-    return pooled
+    return centres, np.maximum(variances, VARIANCE_FLOOR * points.pooled), shares / shares.sum()
 
 
 def _k_means(points: Points, centres: Floats) -> tuple[Floats, Indices]:

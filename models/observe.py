@@ -13,7 +13,7 @@ from models.identity import Lineage, give_slots
 from models.microclusters import READY, MicroClusters
 from models.names import name_for
 from models.packed import pack, unpack
-from models.rows import FEATURES, SLOTS, UnknownFormat
+from models.rows import FEATURES, SEGMENTS, SLOTS, UnknownFormat
 from models.rules import DAY_MS
 from models.segments import EMPTY_CATALOGUE, Catalogue, Segment
 
@@ -220,7 +220,7 @@ def _publish_if_due(overview: Overview) -> Overview:
         rows_since=0,
         rows_before=max(overview.rows_since, overview.rows_before),
     )
-    if lineage is None:
+    if lineage is None or max(lineage.numbers) >= SEGMENTS:  # ids are used up: the last catalogue stays
         return overview
     return replace(overview, catalogue=_next_catalogue(overview, lineage))
 

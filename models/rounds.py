@@ -8,7 +8,7 @@ nothing gathered or scattered, and exact per event; the tail of a single busy wa
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +44,11 @@ def lay_out(wallet_of: NDArray[np.int64], wallets: int) -> Rounds:
     place_of = np.empty(wallets, np.int64)
     place_of[busiest] = np.arange(wallets)
     wallet, count = place_of[wallet_of], count[busiest]
-    by_wallet = np.argsort(wallet, kind="stable")
+    by_wallet = np.argsort(small(wallet, wallets), kind="stable")
+    ranked = np.arange(events) - np.repeat(np.cumsum(count) - count, count)
     rank = np.empty(events, np.int64)
-    rank[by_wallet] = np.arange(events) - np.repeat(np.cumsum(count) - count, count)
-    order = np.argsort(rank * wallets + wallet, kind="stable")
+    rank[by_wallet] = ranked
+    order = by_wallet[np.argsort(small(ranked, events), kind="stable")]
     sizes = np.bincount(rank)
     stops = np.cumsum(sizes)
     before = np.full(events, -1)
@@ -55,6 +56,11 @@ def lay_out(wallet_of: NDArray[np.int64], wallets: int) -> Rounds:
     slices = list(zip((stops - sizes).tolist(), stops.tolist(), strict=True))
     last = (stops - sizes)[count - 1] + np.arange(wallets)
     return Rounds(order, wallet[order], rank[order], before, count, busiest, slices, last)
+
+
+def small(numbers: NDArray[np.int64], limit: int) -> NDArray[Any]:
+    """Numbers below `limit`, in 16 bits if they fit: NumPy sorts those by radix, five times as fast."""
+    return numbers.astype(np.uint16) if limit <= 1 << 16 else numbers
 
 
 def scan(operation: np.ufunc, first: NDArray[Number], steps: NDArray[Number], rounds: Rounds) -> NDArray[Number]:

@@ -12,8 +12,13 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Version of the layout below, in every row's first byte; 0 is a wallet never seen.
-ROW_VERSION = 1
+#: Version of the layout below, in every row's first byte; 0 is a wallet never seen. Stored rows of all these are read.
+ROW_VERSION = 2
+ROW_VERSIONS = frozenset({1, ROW_VERSION})
+
+#: Numbers of segments are below this. The time of a fee and the segment it was credited to share one int64,
+#: time x 65,536 + segment; in version 1 it was fee x 8,192 + segment.
+SEGMENTS, SEGMENTS_1 = 1 << 16, 1 << 13
 
 #: Accepted event ids a wallet remembers, cusum slots, fees in the row.
 IDS, SLOTS, FEES = 32, 16, 4
@@ -88,7 +93,7 @@ ROW = np.dtype(
         ("sums", "f8", (ALL_SUMS,)),
         ("cusum", "f4", (SLOTS,)),
         ("before", "f4", (len(FEATURES),)),  # features at the last change of segment
-        ("recent_fees", "i8", (FEES, 2)),  # (occurred_at, fee x 8192 + segment), at fees % 4
+        ("recent_fees", "i8", (FEES, 2)),  # (occurred_at x 65536 + segment, fee), at fees % 4
     ]
 )
 
@@ -106,9 +111,20 @@ def blank_rows(count: int) -> NDArray[np.void]:
 
 
 def unpack_rows(stored: list[bytes | None]) -> NDArray[np.void]:
-    """Stored rows -> structured (n,); blank where None. Raises `UnknownFormat`."""
+    """Stored rows of any known version -> structured (n,) of today's; blank where None. Raises `UnknownFormat`."""
     blank = bytes(ROW.itemsize)
     for row in stored:
-        if row is not None and (len(row) != ROW.itemsize or row[0] != ROW_VERSION):
+        if row is not None and (len(row) != ROW.itemsize or row[0] not in ROW_VERSIONS):
             raise UnknownFormat(f"a wallet row of version {row[0] if row else '?'}, {len(row)} bytes")
-    return np.frombuffer(b"".join([row or blank for row in stored]), ROW).copy()
+    rows = np.frombuffer(b"".join([row or blank for row in stored]), ROW).copy()
+    first = rows["version"] == 1
+    if first.any():
+        rows["recent_fees"][first] = since_version_1(rows["recent_fees"][first])
+        rows["version"][first] = ROW_VERSION
+    return rows
+
+
+def since_version_1(fees: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Fees (…, 2) of version 1, (occurred_at, fee x 8192 + segment), as they are kept today."""
+    at_ms, packed = fees[..., 0], fees[..., 1]
+    return np.stack([at_ms * SEGMENTS + packed % SEGMENTS_1, packed // SEGMENTS_1], axis=-1)

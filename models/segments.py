@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.rows import FEATURES, SLOTS
+from models.rows import FEATURES, SEGMENTS, SLOTS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +57,8 @@ class Mixture:
 
     def scale(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rows (n, d) in units of standard deviations, cut off at `WINSOR`."""
-        return np.clip((rows - self.mean) / self.sd, -WINSOR, WINSOR)
+        scaled: NDArray[np.float64] = np.minimum(np.maximum((rows - self.mean) / self.sd, -WINSOR), WINSOR)
+        return scaled
 
     def place(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         """Log of share times density of every row under every component, float64 (n, k).
@@ -211,8 +212,8 @@ def _fault(catalogue: Catalogue) -> str | None:
     arrays = (catalogue.mean, catalogue.sd, catalogue.centres, catalogue.variances, catalogue.shares)
     if catalogue.mean.shape != (len(FEATURES),) or catalogue.sd.shape != (len(FEATURES),):
         return f"mean and sd need {len(FEATURES)} values each"
-    if len(set(numbers)) != len(numbers) or min(numbers, default=1) < 1:
-        return "segment ids must be s1 and up, each once"
+    if len(set(numbers)) != len(numbers) or not all(1 <= number < SEGMENTS for number in numbers):
+        return f"segment ids must be s1 to s{SEGMENTS - 1}, each once"
     if len(set(slots)) != len(slots) or not set(slots) <= set(range(SLOTS)) or len(catalogue.slot_since) != SLOTS:
         return f"slots must be 0 to {SLOTS - 1}, each once"
     if not all(np.isfinite(array).all() for array in arrays):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,23 +18,8 @@ if TYPE_CHECKING:
 TRANSACTIONS, TOUCHES = 0, 1
 
 
-class RecordLike(Protocol):
-    """What the step reads of a Kafka record; aiokafka's own records fit, so none is copied."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
-
-
 class Record(NamedTuple):
-    """One Kafka record. `timestamp`: epoch milliseconds, set by the producer."""
+    """One Kafka record. `timestamp`: epoch milliseconds, set by the producer, -1 none. A batch unzips into columns."""
 
     offset: int
     timestamp: int
@@ -51,7 +36,7 @@ class Batch:
     the wallets of the state, -1 where the record has no key.
     """
 
-    records: Sequence[RecordLike]
+    records: Sequence[Record]
     lanes: bytes
     wallet_of: NDArray[np.int64]
 
@@ -89,7 +74,8 @@ class Totals:
     whales_by_segment: dict[int, int] = field(default_factory=dict)
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), separators=(",", ":"), sort_keys=True).encode()
+        counted = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps(counted, separators=(",", ":"), sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, text: bytes | None) -> Totals:

@@ -7,6 +7,8 @@ segment, so the passes are exact.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,8 @@ from models.decisions import Decided, decide
 from models.effects import Announcement, Effects, Quarantined
 from models.events import Rejected
 from models.features import Folded, fold
+from models.joined import Joined, join
+from models.journeys import EMPTY_JOURNAL
 from models.rounds import Rounds, lay_out
 from models.rows import FEATURES, HAS_JOURNAL, IDS, ROW_VERSION, WHALE, blank_rows
 from models.state import Batch, State, Totals, Wallets
@@ -39,44 +43,68 @@ def step(state: State, batch: Batch, rules: Rules, catalogue: Catalogue) -> tupl
 
     Nothing has happened when it returns, and `state` is as it was.
     """
-    events, refused = read(batch.records, batch.lanes)
-    events, wallet = check(state, batch, events, refused, rules)
-    events, wallet, duplicates = without_repeats(state, events, wallet)
-    rejected = [
-        Quarantined(batch.lanes[place], batch.records[place], why.reason, why.detail)
-        for place, why in sorted(refused.items())
-    ]
-    counted = count(state.totals, refused, duplicates)
+    (result,) = step_together([(state, batch)], rules, catalogue)
+    return result
+
+
+def step_together(
+    batches: Sequence[tuple[State, Batch]], rules: Rules, catalogue: Catalogue
+) -> list[tuple[State, Effects]]:
+    """A batch of each of several partitions: byte for byte what `step` makes of each alone, and far cheaper."""
+    joined = join(batches)
+    events, refused = read(joined.records, joined.lanes)
+    events, wallet = check(joined, events, refused, rules)
+    events, wallet, duplicates = without_repeats(joined, events, wallet)
+    rejected = quarantine(joined, refused)
+    counted = [count(*each) for each in zip(joined.states, rejected, duplicates.tolist(), strict=True)]
     if not len(events):
-        return replace(state, totals=counted), nothing(rejected)
-    work = Work(state, batch, events, wallet, rules)
+        return [unmoved(*each) for each in zip(joined.states, counted, rejected, strict=True)]
+    work = Work(joined, events, wallet, rules)
     folded = fold(work.rows, events, work.rounds)
     decided = decide(folded, work.rounds, catalogue, rules)
     changes = announce_changes(work, folded, decided, catalogue)
     books, cells = settle(work, folded, decided)
-    return finish(work, folded, books, counted, (cells, changes, rejected))
+    return [
+        finish(Share(part, work), folded, books, (cells[part], changes[part], rejected[part], counted[part]))
+        for part in range(len(joined.states))
+    ]
+
+
+def quarantine(joined: Joined, refused: dict[int, Rejected]) -> list[list[Quarantined]]:
+    """The records that are no events, by partition, in order of arrival."""
+    out: list[list[Quarantined]] = [[] for _ in joined.states]
+    for place, why in sorted(refused.items()):
+        found = Quarantined(joined.lanes[place], joined.records[place], why.reason, why.detail)
+        out[int(joined.record_part[place])].append(found)
+    return out
 
 
 # ------------------------------------------------------------------ the batch at work
 
 
 class Work:
-    """The events of a batch laid out in rounds, with copies of the rows they change; wallets in the rounds' order."""
+    """Events laid out in rounds, with copies of the rows they change; wallets in the rounds' order."""
 
-    def __init__(self, state: State, batch: Batch, events: Events, wallet: NDArray[np.int64], rules: Rules) -> None:
-        self.state, self.batch, self.events, self.rules = state, batch, events, rules
-        here, wallet = np.unique(wallet, return_inverse=True)
+    def __init__(self, joined: Joined, events: Events, wallet: NDArray[np.int64], rules: Rules) -> None:
+        self.joined, self.events, self.rules = joined, events, rules
+        here, wallet = numbered(wallet, len(joined.keys))
         self.rounds: Rounds = lay_out(wallet, len(here))
-        #: index in the state of each wallet of the rounds
+        #: index among the joined wallets of each wallet of the rounds, and the partition of each
         self.places = here[self.rounds.busiest]
-        self.keys = [state.wallets.keys[place] for place in self.places.tolist()]
-        self.journals: list[Journal | None] = [state.wallets.journals[place] for place in self.places.tolist()]
-        self.rows = state.wallets.rows[self.places]
+        self.part = joined.part[self.places]
+        self.journals: list[Journal | None] = [joined.journals[place] for place in self.places.tolist()]
+        self.rows = joined.rows[self.places]
         self.was = {name: self.rows[name].copy() for name in ("version", "segment", "flags")}
         #: wallet of each event, in order of arrival
         self.wallet = np.empty(len(events), np.int64)
         self.wallet[self.rounds.order] = self.rounds.wallet
-        self.clock_ms = clock(state.clock_ms, events.occurred_at_ms, rules.clock_step_ms)
+        #: where the events of each partition end
+        self.ends = np.searchsorted(self.part[self.wallet], np.arange(1, len(joined.states) + 1)).tolist()
+        clocks = [
+            clock(state.clock_ms, events.occurred_at_ms[start:end], rules.clock_step_ms)
+            for state, start, end in zip(joined.states, [0, *self.ends], self.ends, strict=False)
+        ]
+        self.clock_ms = np.concatenate(clocks)
         self._remember()
 
     def _remember(self) -> None:
@@ -91,9 +119,8 @@ class Work:
         first = np.where(rows["first_s"] == 0, np.iinfo(np.uint32).max, rows["first_s"])
         np.minimum.at(first, self.wallet, (events.occurred_at_ms // 1000).astype(first.dtype))
         rows["first_s"] = first
-        stated = [(w, j) for w, j in zip(self.wallet.tolist(), events.jurisdictions, strict=True) if j is not None]
-        for wallet, jurisdiction in dict(stated).items():
-            rows["jurisdiction"][wallet] = jurisdiction
+        stated = {w: j for w, j in zip(self.wallet.tolist(), events.jurisdictions, strict=True) if j}
+        rows["jurisdiction"][list(stated)] = list(stated.values())
 
     def by_arrival(self, column: NDArray[np.int64]) -> NDArray[np.int64]:
         """A column in round order, in order of arrival."""
@@ -102,8 +129,17 @@ class Work:
         return out
 
 
+def numbered(wallet: NDArray[np.int64], wallets: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The wallets that occur in `wallet` (n,), in order, and for each of the n its place among them."""
+    occurs = np.zeros(wallets, np.bool_)
+    occurs[wallet] = True
+    return np.flatnonzero(occurs), (np.cumsum(occurs) - 1)[wallet]
+
+
 def clock(before_ms: int, occurred_at_ms: NDArray[np.int64], step_ms: int) -> NDArray[np.int64]:
     """The clock of the partition with each event (n,): the newest event, raised by at most `step_ms` at a time."""
+    if not len(occurred_at_ms):
+        return occurred_at_ms
     start = before_ms or int(occurred_at_ms[0])
     newest = np.maximum.accumulate(np.maximum(occurred_at_ms, start))
     if not (np.diff(newest, prepend=start) > step_ms).any():
@@ -117,38 +153,46 @@ def clock(before_ms: int, occurred_at_ms: NDArray[np.int64], step_ms: int) -> ND
 # ------------------------------------------------------------------ changes and money
 
 
-def announce_changes(work: Work, folded: Folded, decided: Decided, catalogue: Catalogue) -> list[Announcement]:
-    """Every change of segment in order of arrival; numbers it in the wallet's sequence."""
-    rounds, rows, events = work.rounds, work.rows, work.events
+def announce_changes(work: Work, folded: Folded, decided: Decided, catalogue: Catalogue) -> list[list[Announcement]]:
+    """Every change of segment, by partition, in order of arrival; numbers it in the wallet's sequence."""
+    rounds, rows, events, joined = work.rounds, work.rows, work.events, work.joined
     stated = jurisdictions(work, {move.wallet for move in decided.moves})
-    out = []
-    for move in sorted(decided.moves, key=lambda move: int(rounds.order[move.place])):
-        event, row = int(rounds.order[move.place]), rows[move.wallet]
-        place = int(events.at[event])
-        before = None if row["sequence"] == 0 else row["before"].copy()
-        row["sequence"] += 1
-        change = Change(
+    sequences, befores = rows["sequence"], rows["before"]
+    newest: dict[int, Change] = {}
+    changes = []
+    for event, move in sorted((int(rounds.order[move.place]), move) for move in decided.moves):
+        place, wallet = int(events.at[event]), move.wallet
+        if wallet in newest:
+            sequence, before = newest[wallet].sequence, newest[wallet].features.astype(np.float32)
+        else:
+            sequence, before = int(sequences[wallet]), befores[wallet]
+        change = newest[wallet] = Change(
             move=move,
             wallet_id=events.wallet_ids[event],
-            sequence=int(row["sequence"]),
+            sequence=sequence + 1,
             occurred_at_ms=int(events.occurred_at_ms[event]),
             features=folded.features[move.place],
-            before=before,
+            before=before if sequence else None,
             scores=decided.scores[move.place],
             is_whale=bool(decided.is_whale[move.place]),
             jurisdiction=stated[event],
-            lane=work.batch.lanes[place],
-            record=work.batch.records[place],
+            lane=joined.lanes[place],
+            record=joined.records[place],
+            partition=joined.states[work.part[wallet]].partition,
         )
-        row["before"] = folded.features[move.place]
-        row["changed_s"] = change.occurred_at_ms // 1000
-        out.append(announce(change, work.state.partition, catalogue, work.rules))
-    return out
+        changes.append(change)
+    told: list[list[Announcement]] = [[] for _ in joined.states]
+    for change, announced in zip(changes, announce(changes, catalogue, work.rules), strict=True):
+        told[int(work.part[change.move.wallet])].append(announced)
+    for wallet, change in newest.items():
+        sequences[wallet], befores[wallet] = change.sequence, change.features
+        rows["changed_s"][wallet] = change.occurred_at_ms // 1000
+    return told
 
 
 def jurisdictions(work: Work, wallets: set[int]) -> dict[int, str | None]:
     """Event -> the jurisdiction that its wallet had stated by then, for the events of these wallets."""
-    before = work.state.wallets.rows["jurisdiction"][work.places]
+    before = work.joined.rows["jurisdiction"][work.places]
     known = {wallet: bytes(before[wallet]).decode() or None for wallet in wallets}
     out = {}
     for event in np.flatnonzero(np.isin(work.wallet, list(wallets))).tolist():
@@ -157,8 +201,8 @@ def jurisdictions(work: Work, wallets: set[int]) -> dict[int, str | None]:
     return out
 
 
-def settle(work: Work, folded: Folded, decided: Decided) -> tuple[Books, CellDeltas]:
-    """Credit the batch's money to the segment each wallet has with each event."""
+def settle(work: Work, folded: Folded, decided: Decided) -> tuple[Books, list[CellDeltas]]:
+    """Credit the money to the segment each wallet has with each event; the additions by partition."""
     books = Books(
         events=work.events,
         wallet=work.wallet,
@@ -167,7 +211,9 @@ def settle(work: Work, folded: Folded, decided: Decided) -> tuple[Books, CellDel
         previous_at_ms=work.by_arrival(folded.previous_at_ms),
         rows=work.rows,
         journals=work.journals,
-        codes=work.state.codes,
+        part=work.part,
+        codes=[state.codes for state in work.joined.states],
+        beyond_memory=[0 for _ in work.joined.states],
         rules=work.rules,
     )
     return books, credit(books)
@@ -176,18 +222,19 @@ def settle(work: Work, folded: Folded, decided: Decided) -> tuple[Books, CellDel
 # ------------------------------------------------------------------ the result
 
 
-def count(totals: Totals, refused: dict[int, Rejected], duplicates: int) -> Totals:
+def count(state: State, rejected: list[Quarantined], duplicates: int) -> Totals:
     """Totals with the records that are no events, or none again."""
-    rejected = dict(totals.rejected)
-    for why in refused.values():
-        rejected[why.reason] = rejected.get(why.reason, 0) + 1
-    return replace(totals, rejected=rejected, duplicates=totals.duplicates + duplicates)
+    totals = state.totals
+    reasons = Counter(totals.rejected) + Counter(each.reason for each in rejected)
+    return replace(totals, rejected=dict(reasons), duplicates=totals.duplicates + duplicates)
 
 
-def nothing(rejected: list[Quarantined]) -> Effects:
-    """The effects of a batch without an accepted event."""
+def unmoved(state: State, counted: Totals, rejected: list[Quarantined]) -> tuple[State, Effects]:
+    """What is left of a batch without an accepted event."""
     none = CellDeltas([], np.zeros((0, 11), np.int64))
-    return Effects([], blank_rows(0), {}, {}, none, [], rejected, np.zeros((0, len(FEATURES)), np.float32))
+    learning = np.zeros((0, len(FEATURES)), np.float32)
+    effects = Effects([], blank_rows(0), {}, {}, none, [], rejected, learning, (0, 0))
+    return replace(state, totals=counted), effects
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,8 +252,9 @@ class Tally:
 
 def numbers(column: NDArray[np.uint16]) -> dict[int, int]:
     """How often each number occurs."""
-    values, counts = np.unique(column, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+    counts = np.bincount(column)
+    occurring = np.flatnonzero(counts)
+    return dict(zip(occurring.tolist(), counts[occurring].tolist(), strict=True))
 
 
 def moved(totals: dict[int, int], before: dict[int, int], after: dict[int, int]) -> dict[int, int]:
@@ -215,43 +263,81 @@ def moved(totals: dict[int, int], before: dict[int, int], after: dict[int, int])
     return {number: wallets for number, wallets in sorted(out.items()) if wallets}
 
 
+class Share:
+    """One partition's share of the work: its wallets, among those of the rounds, and its events."""
+
+    def __init__(self, part: int, work: Work) -> None:
+        self.part, self.work = part, work
+        self.state = work.joined.states[part]
+        alone = len(work.joined.states) == 1
+        self.wallets = np.arange(len(work.rows)) if alone else np.flatnonzero(work.part == part)
+        self.rows = work.rows if alone else work.rows[self.wallets]
+        self.was = {name: column[self.wallets] for name, column in work.was.items()}
+        #: index in the state of each wallet
+        self.places = work.places[self.wallets] - work.joined.wallets_before[part]
+        self.keys = [self.state.wallets.keys[place] for place in self.places.tolist()]
+        self.events = slice(work.ends[part - 1] if part else 0, work.ends[part])
+
+    def late_by_lane(self) -> tuple[int, int]:
+        """How many events came late: transactions, touches."""
+        work, events = self.work, self.work.events
+        late = events.occurred_at_ms[self.events] < work.clock_ms[self.events] - work.rules.lateness_ms
+        touches = int((late & events.is_touch[self.events]).sum())
+        return int(late.sum()) - touches, touches
+
+    def totals(self, counted: Totals, beyond_memory: int, changes: int) -> Totals:
+        """What the partition has counted, with these events."""
+        events, was, now = self.work.events, Tally.of(self.was), Tally.of(self.rows)
+        touches = int(events.is_touch[self.events].sum())
+        return replace(
+            counted,
+            transactions=counted.transactions + self.events.stop - self.events.start - touches,
+            touches=counted.touches + touches,
+            late=counted.late + sum(self.late_by_lane()),
+            beyond_memory=counted.beyond_memory + beyond_memory,
+            revenue_micros=counted.revenue_micros + sum(events.fee_micros[self.events].tolist()),
+            cost_micros=counted.cost_micros + sum(events.cost_micros[self.events].tolist()),
+            segment_changes=counted.segment_changes + changes,
+            wallets=counted.wallets + int((self.was["version"] == 0).sum()),
+            wallets_by_segment=moved(counted.wallets_by_segment, was.wallets, now.wallets),
+            whales_by_segment=moved(counted.whales_by_segment, was.whales, now.whales),
+        )
+
+    def after(self, journals: dict[int, Journal]) -> Wallets:
+        """The wallets of the state as they are now. `journals`: those that changed, by index in the state."""
+        before = self.state.wallets
+        rows, all_journals = np.empty_like(before.rows), list(before.journals)
+        if len(self.rows) < len(rows):  # a wallet without an accepted event stays as it was
+            rows[:] = before.rows
+        rows[self.places] = self.rows
+        for place, journal in journals.items():
+            all_journals[place] = journal
+        return Wallets(before.keys, rows, all_journals)
+
+
 def finish(
-    work: Work,
+    share: Share,
     folded: Folded,
     books: Books,
-    counted: Totals,
-    asked: tuple[CellDeltas, list[Announcement], list[Quarantined]],
+    asked: tuple[CellDeltas, list[Announcement], list[Quarantined], Totals],
 ) -> tuple[State, Effects]:
-    """The state after the batch, and everything it asks for."""
-    cells, changes, rejected = asked
-    events, rows, before = work.events, work.rows, work.state.wallets
-    journals = {work.keys[wallet]: books.journals[wallet] for wallet in sorted(books.changed)}
-    rows["flags"][sorted(books.changed)] |= HAS_JOURNAL
-    was, now = Tally.of(work.was), Tally.of(rows)
-    totals = replace(
-        counted,
-        transactions=counted.transactions + int((~events.is_touch).sum()),
-        touches=counted.touches + int(events.is_touch.sum()),
-        late=counted.late + int((events.occurred_at_ms < work.clock_ms - work.rules.lateness_ms).sum()),
-        beyond_memory=counted.beyond_memory + books.beyond_memory,
-        revenue_micros=counted.revenue_micros + sum(events.fee_micros.tolist()),
-        cost_micros=counted.cost_micros + sum(events.cost_micros.tolist()),
-        segment_changes=counted.segment_changes + len(changes),
-        wallets=counted.wallets + int((work.was["version"] == 0).sum()),
-        wallets_by_segment=moved(counted.wallets_by_segment, was.wallets, now.wallets),
-        whales_by_segment=moved(counted.whales_by_segment, was.whales, now.whales),
-    )
-    new_rows, new_journals = before.rows.copy(), list(before.journals)
-    new_rows[work.places] = rows
-    for wallet in books.changed:
-        new_journals[int(work.places[wallet])] = books.journals[wallet]
+    """The state of one partition after its batch, and everything the batch asks for."""
+    (cells, changes, rejected, counted), part, state = asked, share.part, share.state
+    if not len(share.wallets):
+        return unmoved(state, counted, rejected)
+    with_journal = np.isin(share.wallets, sorted(books.changed))
+    share.rows["flags"][with_journal] |= HAS_JOURNAL
+    wallets, places = share.wallets[with_journal].tolist(), share.places[with_journal].tolist()
+    journals = {place: books.journals[wallet] or EMPTY_JOURNAL for wallet, place in zip(wallets, places, strict=True)}
     after = replace(
-        work.state,
-        clock_ms=int(work.clock_ms[-1]),
-        totals=totals,
-        codes=books.codes,
-        wallets=Wallets(before.keys, new_rows, new_journals),
+        state,
+        clock_ms=int(share.work.clock_ms[share.events.stop - 1]),
+        totals=share.totals(counted, books.beyond_memory[part], len(changes)),
+        codes=books.codes[part],
+        wallets=share.after(journals),
     )
-    new_codes = {name: books.codes.numbers[name] for name in books.codes.names[len(work.state.codes.names) :]}
-    packed = {key: journal.pack() for key, journal in journals.items() if journal is not None}
-    return after, Effects(work.keys, rows, packed, new_codes, cells, changes, rejected, folded.learning)
+    new_codes = {name: after.codes.numbers[name] for name in after.codes.names[len(state.codes.names) :]}
+    packed = {state.wallets.keys[place]: journal.pack() for place, journal in journals.items()}
+    learning = folded.learning[share.work.part[folded.learners] == part]
+    late = share.late_by_lane()
+    return after, Effects(share.keys, share.rows, packed, new_codes, cells, changes, rejected, learning, late)

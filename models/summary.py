@@ -164,14 +164,21 @@ class Summary:
 
     def _merge(self, scale: Scale, budget: int) -> None:
         """Merge pairs that are each other's cheapest by Ward's cost, until `budget` remain."""
-        median = 0.0
+        median, scaled = 0.0, scale.scaled(self.means)
+        cost = _costs(scaled, self.weights, np.arange(len(self)))
         while len(self) > budget:
-            scaled = scale.scaled(self.means)
-            distance = np.maximum(_apart(scaled, scaled) + np.einsum("nd,nd->n", scaled, scaled)[:, None], 0.0)
-            cost = distance * self.weights[:, None] * self.weights / (self.weights[:, None] + self.weights)
             kept, given = _pairs(cost, len(self) - budget)
-            median = float(np.median(distance[kept, given]))
+            median = float(np.median(_apart(scaled[kept], scaled[given])))
+            staying = np.ones(len(self), np.bool_)
+            staying[given] = False
             self._unite(kept, given)
+            self._keep(staying)
+            changed = (np.cumsum(staying) - 1)[kept]
+            scaled = scaled[staying]
+            scaled[changed] = scale.scaled(self.means[changed])
+            cost = cost[staying][:, staying]  # of all the others it is as it was
+            cost[changed] = _costs(scaled, self.weights, changed)
+            cost[:, changed] = cost[changed].T
         if self.radius == 0:
             self.radius = median
 
@@ -182,9 +189,6 @@ class Summary:
         self.means[kept] += apart * (theirs / total)[:, None]
         self.deviations[kept] += self.deviations[given] + apart**2 * (mine * theirs / total)[:, None]
         self.weights[kept] = total
-        remaining = np.ones(len(self), np.bool_)
-        remaining[given] = False
-        self._keep(remaining)
 
 
 def _widened(array: Floats, features: int) -> Floats:
@@ -192,40 +196,66 @@ def _widened(array: Floats, features: int) -> Floats:
     return np.concatenate((array, np.zeros(missing)), axis=-1)
 
 
-def _apart(rows: Floats, centres: Floats) -> Floats:
-    """Squared distances (n, m) less the squared length of each row.
+def _products(rows: Floats, centres: Floats) -> Floats:
+    """-2 times the inner products (n, m), which squared lengths make squared distances.
 
     No matrix product: on this size BLAS starts threads that cost more than they save, and its last bits differ
     from machine to machine.
     """
-    lengths = np.einsum("md,md->m", centres, centres, optimize=False)
-    products: Floats = np.einsum("nd,md->nm", rows, -2.0 * centres, optimize=False)
-    products += lengths
+    products: Floats = np.einsum("nd,dm->nm", rows, np.ascontiguousarray(-2.0 * centres.T), optimize=False)
     return products
+
+
+def _lengths(rows: Floats) -> Floats:
+    """Squared lengths (n,)."""
+    lengths: Floats = np.einsum("nd,nd->n", rows, rows, optimize=False)
+    return lengths
+
+
+def _distances(rows: Floats, others: Floats) -> Floats:
+    """Squared distances (n, m); of the same rows they are symmetric to the last bit."""
+    distances = _products(rows, others)
+    distances += _lengths(rows)[:, None] + _lengths(others)
+    return np.maximum(distances, 0.0, out=distances)
+
+
+def _apart(rows: Floats, others: Floats) -> Floats:
+    """Squared distance of each row from the other of the same place, (n,)."""
+    return _lengths(rows - others)
+
+
+def _costs(scaled: Floats, weights: Floats, chosen: Indices) -> Floats:
+    """Ward's cost (c, m) of merging the chosen micro-clusters with each of all."""
+    lightness = 1.0 / weights
+    costs = _distances(scaled[chosen], scaled)
+    costs /= lightness[chosen, None] + lightness
+    return costs
 
 
 def _nearest(rows: Floats, centres: Floats) -> tuple[Indices, Floats]:
     """Index of the nearest centre and squared distance to it, (n,) each; infinitely far where there is none."""
     if len(centres) == 0:
         return np.zeros(len(rows), np.int64), np.full(len(rows), np.inf)
-    nearest = _apart(rows, centres).argmin(axis=1)
-    apart = rows - centres[nearest]
-    return nearest, np.einsum("nd,nd->n", apart, apart, optimize=False)
+    nearest = (_products(rows, centres) + _lengths(centres)).argmin(axis=1)
+    return nearest, _apart(rows, centres[nearest])
 
 
 def _pairs(cost: Floats, most: int) -> tuple[Indices, Indices]:
     """Disjoint pairs, the cheapest first, of which neither can be had cheaper; at least one, at most `most`.
 
-    Of equally cheap partners each takes the next by index: if all took the first, a thousand equal rows would be
-    merged one by one.
+    `cost`: symmetric to the last bit, or nobody might be anybody's cheapest; its diagonal is overwritten. Of equally
+    cheap partners each takes the next by index: if all took the first, a thousand equal rows would be merged one by
+    one.
     """
-    cost = np.minimum(cost, cost.T)  # symmetric to the last bit, or nobody might be anybody's cheapest
     np.fill_diagonal(cost, np.inf)
-    size = len(cost)
-    index = np.arange(size)
-    in_turn = (index[:, None] + index + 1) % size
-    partner = in_turn[index, np.take_along_axis(cost, in_turn, axis=1).argmin(axis=1)]
+    index = np.arange(len(cost))
+    partner = cost.argmin(axis=1)
     price = cost[index, partner]
+    cost[index, partner] = np.inf
+    tied = np.flatnonzero(cost.min(axis=1) == price)
+    cost[index, partner] = price
+    in_turn = (tied[:, None] + index + 1) % len(cost)
+    partner[tied] = in_turn[np.arange(len(tied)), cost[tied[:, None], in_turn].argmin(axis=1)]
     willing = np.flatnonzero(price <= price[partner])
     paired: dict[int, int] = {}
     for one in willing[np.argsort(price[willing], kind="stable")].tolist():
@@ -244,13 +274,17 @@ def _leaders(rows: Floats, radius: float, most: int) -> tuple[Indices, Indices]:
     if radius == 0:
         return np.arange(len(rows)), np.arange(len(rows))
     follows = np.full(len(rows), -1)
+    left = np.arange(len(rows))
     leaders: list[int] = []
-    while len(leaders) < most and (follows < 0).any():
-        leader = int((follows < 0).argmax())
-        near = ((rows - rows[leader]) ** 2).sum(axis=1) <= radius
-        near[leader] = True
-        follows[near & (follows < 0)] = len(leaders)
-        leaders.append(leader)
-    left = np.flatnonzero(follows < 0)
+    while len(leaders) < most and len(left):
+        tried = left[: most - len(leaders)]
+        leader_of = np.full(len(left), -1)
+        for place, near in enumerate(_distances(rows[tried], rows[left]) <= radius):
+            if leader_of[place] < 0:
+                leader_of[near & (leader_of < 0)] = len(leaders)
+                leader_of[place] = len(leaders)
+                leaders.append(int(tried[place]))
+        follows[left] = leader_of
+        left = left[leader_of < 0]
     follows[left] = _nearest(rows[left], rows[leaders])[0]
     return np.array(leaders, np.int64), follows

@@ -1,233 +1,124 @@
-"""How fast is it? One worker on a real Kafka and Redis, beside the Python peers, on the same records in one run."""
+"""How fast is it? `tidemark work` on a real Kafka and Redis, part by part, beside the peers, in one run: --help."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import random
-import re
-import subprocess
 import sys
 import tempfile
-import time
-import venv
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient
-
-from models.rules import Rules
-from scripts.phases import phases
-from tests.kafka.cluster import KafkaServer, RedisServer
-from tests.kafka.processes import REPOSITORY, wait_until
-from tests.kafka.world import World
-
-PEERS = REPOSITORY.parent / "shared" / "peers"
-PEER_PACKAGES = (
-    "quixstreams==3.28.1",
-    "bytewax==0.21.1",
-    "faust-streaming==0.15.3",
-    "aiokafka==0.14.0",
-    "river",
-    "redis",
-)
-PARTITIONS = 12
-CHANNELS = ("email", "push", "social")
-ASSETS = ("BTC", "ETH", "SOL", "USDC", "USDT", "MATIC", "AAVE", "UNI", "LINK", "DOGE", "AVAX", "DOT")
-PRODUCTS = ("spot", "wallet", "staking", "lending", "derivatives")
-COUNTRIES = ("US", "GB", "DE", "JP")
-START_MS = 1_775_000_000_000
-#: Event time between two records: 100,000 a day, so that the model learns in the middle of it.
-GAP_MS = 864
-
-
-def records(count: int, wallets: int) -> Iterator[tuple[str, bytes, bytes, int]]:
-    """Topic, key, value, time: the peers' own heavy-tailed traffic (their produce.py), times in milliseconds."""
-    chance = random.Random(20261120)
-    scale = [chance.lognormvariate(4, 2) for _ in range(wallets)]
-    breadth = [1 + min(11, int(chance.expovariate(0.5))) for _ in range(wallets)]
-    for number in range(count):
-        wallet = min(wallets - 1, int(wallets * chance.random() ** 2.2))
-        at_ms = START_MS + number * GAP_MS
-        event: dict[str, Any] = {"event_id": f"e{number}", "wallet_id": f"w{wallet}", "occurred_at": at_ms}
-        if number % 10 == 0:
-            topic = "campaign.touches"
-            event |= {
-                "campaign_id": f"c{chance.randrange(6)}",
-                "channel": chance.choice(CHANNELS),
-                "variant": chance.choice("AB"),
-                "cost_usd": round(chance.random() * 0.5, 4),
-            }
-        else:
-            topic, usd = "wallet.transactions", scale[wallet] * chance.lognormvariate(0, 1)
-            event |= {
-                "kind": "trade",
-                "product": PRODUCTS[wallet % 5],
-                "asset": ASSETS[chance.randrange(breadth[wallet])],
-                "quantity": str(round(usd / 100, 6)),
-                "usd_value": round(usd, 2),
-                "fee_usd": round(usd * 0.001, 6),
-                "leverage": 5.0 if wallet % 5 == 4 else None,
-                "jurisdiction": COUNTRIES[wallet % 4],
-            }
-        yield topic, event["wallet_id"].encode(), json.dumps(event).encode(), at_ms
-
-
-def fill(bootstrap: str, count: int, wallets: int) -> None:
-    """Make the topics under the names the peers read, and fill them."""
-    inputs = {"num_partitions": PARTITIONS, "replication_factor": 1, "configs": {"retention.ms": "-1"}}
-    with closing(KafkaAdminClient(bootstrap_servers=bootstrap)) as admin:
-        admin.create_topics({"wallet.transactions": inputs, "campaign.touches": inputs, "segment.changes": inputs})
-    with closing(KafkaProducer(bootstrap_servers=bootstrap, linger_ms=20, batch_size=1 << 18)) as producer:
-        for topic, key, value, at_ms in records(count, wallets):
-            producer.send(topic, value, key=key, timestamp_ms=at_ms)
-        producer.flush()
-
-
-# ------------------------------------------------------------------ Tidemark
-
-
-def cpu_seconds(pid: int) -> float:
-    """CPU time a process has used so far, all its threads, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def resident_mb(pid: int) -> float:
-    """Memory a process has resident now."""
-    pages = int(Path(f"/proc/{pid}/statm").read_text(encoding="ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-def measure_tidemark(world: World, count: int) -> dict[str, Any]:
-    """The whole job over a backlog; warm: measured from 40 % of the records to the end."""
-    world.transactions, world.touches = "wallet.transactions", "campaign.touches"
-    world.run("topics", "create")
-    began = time.perf_counter()
-    worker = world.worker("bench")
-    wait_until(lambda: world.applied() >= 0.4 * count, "40 % of the records", 600)
-    warm, warm_cpu, warm_at = world.applied(), cpu_seconds(worker.pid), time.perf_counter()
-    wait_until(lambda: world.applied() >= count, "all records", 600)
-    cpu, seconds = cpu_seconds(worker.pid), time.perf_counter()
-    resident = resident_mb(worker.pid)
-    totals, segments = world.ask("totals"), world.ask("segments")
-    worker.terminate()
-    if worker.wait() != 0:
-        raise RuntimeError(f"the worker ended badly:\n{worker.tail()}")
-    return {
-        "events_per_cpu_second": round((count - warm) / (cpu - warm_cpu)),
-        "events_per_second": round((count - warm) / (seconds - warm_at)),
-        "events_per_cpu_second_with_start": round(count / cpu),
-        "seconds": round(seconds - began, 1),
-        "rss_mb": round(resident),
-        "segment_changes": totals["segment_changes"],
-        "catalogue_version": totals["catalogue_version"],
-        "segments": len([row for row in segments if row["wallets"] and row["segment"] != "unassigned"]),
-    }
-
-
-# ------------------------------------------------------------------ the peers
-
-
-def peer_python() -> Path:
-    """An environment of the peers' own, made once: their packages are none of ours."""
-    folder = REPOSITORY / ".cache" / "peers"
-    python = folder / "bin" / "python"
-    if not (folder / "complete").exists():
-        venv.create(folder, with_pip=True, clear=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *PEER_PACKAGES], check=True)
-        (folder / "complete").touch()
-    return python
-
-
-def measure_peer(name: str, bootstrap: str, count: int, port: int) -> float:
-    """Events per CPU-second as the peer's own meter prints them, over its whole run."""
-    python, script = str(peer_python()), str(PEERS / f"job_{name}.py")
-    commands = {
-        "plain": [python, script, bootstrap, str(count), str(port)],
-        "quix": [python, script, bootstrap, str(count), str(port)],
-        "bytewax": [python, "-m", "bytewax.run", "job_bytewax"],
-        "faust": [python, "-m", "faust", "-A", "job_faust", "worker", "-l", "warn"],
-    }
-    settings = {"BS": bootstrap, "N": str(count), "RP": str(port), "P": str(PARTITIONS)}
-    environment = {**os.environ, **settings, "PYTHONPATH": str(PEERS), "PYTHONDONTWRITEBYTECODE": "1"}
-    with tempfile.TemporaryDirectory() as folder:
-        done = subprocess.run(
-            commands[name], cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=600
-        )
-    found = re.search(r"ev_per_cpu_s=(\d+)", done.stdout + done.stderr)
-    if not found:
-        raise RuntimeError(f"the peer {name} printed no result:\n{(done.stdout + done.stderr)[-2000:]}")
-    return float(found[1])
-
-
-def measure_peers(names: list[str], kafka: KafkaServer, folder: Path, count: int) -> dict[str, float]:
-    """Each peer on the same topics, with a Redis of its own without fsync, which is in its favour."""
-    out = {}
-    for name in names:
-        say(f"peer {name} …")
-        own = folder / name
-        own.mkdir()
-        with RedisServer(own) as store:
-            store.start()
-            with store.client() as client:
-                client.config_set("appendfsync", "no")
-            out[name] = measure_peer(name, kafka.bootstrap, count, store.port)
-    return out
-
-
-def say(text: str) -> None:
-    """Progress, on stderr."""
-    print(text, file=sys.stderr, flush=True)
+from scripts.bench_parts import PARTS, QUICK, USUAL, Found, Run, measured
+from scripts.bench_stage import Stage, say
+from tests.kafka.cluster import KafkaServer
+from tests.kafka.processes import Missing
 
 
 def main() -> None:
-    """Events per worker CPU-second for the whole job (Kafka in, exact commit in Redis, changes out)."""
-    parser = argparse.ArgumentParser(prog="scripts/bench", description=main.__doc__)
-    parser.add_argument("--events", type=int, default=300_000)
-    parser.add_argument("--wallets", type=int, default=10_000)
-    parser.add_argument("--quick", action="store_true", help="fewer events and only the two fastest peers")
-    parser.add_argument("--no-peers", action="store_true")
-    parser.add_argument("--json", action="store_true", help="one object on stdout")
-    given = parser.parse_args()
-    count = min(given.events, 150_000) if given.quick else given.events
-    peers = ["plain", "bytewax"] if given.quick else ["plain", "bytewax", "quix", "faust"]
-    if given.no_peers or not PEERS.is_dir():
-        say("no peers: " + ("not asked for" if given.no_peers else "../shared/peers is not here"))
-        peers = []
-    with tempfile.TemporaryDirectory(prefix="tidemark-bench-") as name:
-        folder = Path(name)
-        with KafkaServer(folder) as kafka, RedisServer(folder) as store:
-            kafka.start()
-            store.start()
-            say(f"{count} records of {given.wallets} wallets …")
-            fill(kafka.bootstrap, count, given.wallets)
-            world = World(kafka, store, folder, PARTITIONS)
-            say("tidemark …")
-            result = measure_tidemark(world, count)
-            world.close()
-            say("phases …")
-            batches = phases(list(records(min(count, 100_000), given.wallets)), Rules())
-            # The peers stop after N of the records they read, so a slow one is given fewer of the same.
-            result["python_peers"] = measure_peers(peers, kafka, folder, min(count, 100_000))
-    result["phases_us"] = batches
-    best = max(result["python_peers"].values(), default=0)
-    result["times_best_python_peer"] = round(result["events_per_cpu_second"] / best, 2) if best else None
+    """Measure what was asked for, print it, and leave nothing behind but what `.cache/` keeps."""
+    given = parse()
+    load = os.getloadavg()[0]
+    if load > 0.5:
+        say(f"this machine is not quiet (load {load:.1f}): figures will be worse than they are")
+    with tempfile.TemporaryDirectory(prefix="tidemark-bench-") as name, KafkaServer(Path(name)) as kafka:
+        kafka.start()
+        result = measured(Run(Stage(kafka, Path(name), given.set), given))
+    result["machine"] = {"cores": os.cpu_count(), "load_before": round(load, 2), "at": f"{datetime.now(UTC):%F %R}Z"}
     report(result, as_json=given.json)
 
 
-def report(result: dict[str, Any], *, as_json: bool) -> None:
+def report(result: Found, *, as_json: bool) -> None:
     """One JSON object, or the same for people."""
     if as_json:
         print(json.dumps(result))
         return
-    for name, value in result.items():
-        print(f"{name:34} {value}")
+    for name, value in flat(result):
+        print(f"{name:58} {value}")
 
+
+def flat(found: Mapping[str, Any], above: str = "") -> list[tuple[str, Any]]:
+    """Nested names joined by dots, in order."""
+    out: list[tuple[str, Any]] = []
+    for name, value in found.items():
+        out += flat(value, f"{above}{name}.") if isinstance(value, dict) else [(f"{above}{name}", value)]
+    return out
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """The command line; `parts` are the names of what is to be measured, in order."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", formatter_class=argparse.RawDescriptionHelpFormatter, description=DESCRIPTION
+    )
+    add = parser.add_argument
+    add("--quick", action="store_true", help=f"under 5 minutes: {', '.join(QUICK)}, fewer records, two peers, one rate")
+    add("--only", type=names, metavar="NAME,…", help="these parts only")
+    add("--json", action="store_true", help="one JSON object on stdout; what was not measured is null")
+    add("--events", type=int, default=300_000, help="records of a backlog (%(default)s)")
+    add("--wallets", type=int, default=10_000, help="wallets of the traffic (%(default)s)")
+    add("--known", type=numbers, default=[10**4, 10**5, 10**6], help="wallets known beforehand (10000,100000,1000000)")
+    add("--stream", choices=("peers", "season"), default="peers", help="whole, phases, batches: whose traffic")
+    add("--no-peers", action="store_true", help="leave the Python peers out")
+    add("--jvm", action="store_true", help="also Kafka Streams and Flink (Maven builds them once into .cache)")
+    add("--rates", type=numbers, default=[1000, 20_000], help="latency: records a second (1000,20000)")
+    add("--seconds", type=float, default=60.0, help="latency: measured at each rate, after 12 s (%(default)g)")
+    add("--soak", type=float, metavar="MINUTES", help="also the soak, this long; usual: 10")
+    add(
+        "--workers", type=numbers, metavar="N,…", help="also so many workers together, and the rebalances; usual: 1,2,4"
+    )
+    add("--set", type=setting, action="append", default=[], metavar="NAME=VALUE", help="a setting of every worker")
+    given = parser.parse_args(words)
+    given.set = dict(given.set)
+    asked = {"jvm": given.jvm, "soak": given.soak, "workers": given.workers, "rebalance": given.workers}
+    more = [name for name, wanted in asked.items() if wanted]
+    given.parts = given.only or [*(QUICK if given.quick else USUAL), *more]
+    return given
+
+
+def names(text: str) -> list[str]:
+    """Parts, by their names."""
+    found = text.split(",")
+    if unknown := [name for name in found if name not in PARTS]:
+        raise argparse.ArgumentTypeError(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
+    return found
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers above 0, with commas between."""
+    found = [int(part.replace("_", "")) for part in text.split(",")]
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError("numbers must be above 0")
+    return found
+
+
+def setting(text: str) -> tuple[str, str]:
+    """A setting as a worker is given it: `fetch_min_bytes=65536`, with or without TIDEMARK_."""
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError("write NAME=VALUE, as in fetch_min_bytes=65536")
+    return name.lower().removeprefix("tidemark_"), value
+
+
+DESCRIPTION = """\
+How fast Tidemark is: `tidemark work` as a process, on an Apache Kafka and a Redis (appendfsync always) of its own.
+
+parts:
+""" + "\n".join(f"  {name:10} {(part.__doc__ or '').splitlines()[0]}" for name, part in PARTS.items())
+
+DESCRIPTION += """
+
+examples:
+  scripts/bench --quick --json
+  scripts/bench --only latency --rates 1000 --seconds 20 --set fetch_min_bytes=65536
+  scripts/bench --only wallets --events 600000
+  scripts/bench --jvm --soak 10 --workers 1,2,4 --json > figures.json
+"""
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except Missing as missing:
+        sys.exit(str(missing))

@@ -11,6 +11,7 @@ import hashlib
 import struct
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 
 #: First byte of a pending slot that is not empty.
 FORMAT = 1
-#: How long messages are repeated before the worker gives up, and the pause between two tries.
+#: How long messages wait for Kafka before the worker gives up, and the pause between two tries.
 GIVE_UP_S, PAUSE_S = 600.0, 1.0
+#: An acknowledgement takes milliseconds; later than this, the log says so.
+SLOW_S = 5.0
 #: What Kafka adds to a message; one this much below the limit fits.
 FRAMING = 4096
 #: More than the producer's batch size: a larger message is alone in its batch, so "too large" can only mean itself.
@@ -59,12 +62,10 @@ def pack(messages: Sequence[Message]) -> bytes:
     if not messages:
         return b""
     frames = [bytes([FORMAT])]
-    for message in messages:
-        parts = [message.topic.encode(), message.key, message.value]
-        for name, value in message.headers:
-            parts += [name.encode(), value]
-        frames.append(_length.pack(len(parts)))
-        frames += [_frame(part) for part in parts]
+    for topic, key, value, headers in messages:
+        frames += (_length.pack(3 + 2 * len(headers)), _text(topic), _frame(key), _frame(value))
+        for name, content in headers:
+            frames += (_text(name), _frame(content))
     return b"".join(frames)
 
 
@@ -128,25 +129,69 @@ class Outbox:
     """Sends messages and waits for every acknowledgement; repeats what failed, in its order.
 
     The idempotent producer keeps the order within a partition: where a message fails for good, those after it do too.
+    It also keeps trying for ever without a word, so how long to wait is decided here.
 
-    `too_large`: whether Kafka refused a message for its size.
+    `too_large`: whether Kafka refused a message for its size. `stuck`: whether this producer can send nothing more.
     """
 
-    def __init__(self, send: Send, too_large: Callable[[BaseException], bool], give_up_s: float = GIVE_UP_S) -> None:
-        self._send, self._too_large, self._give_up_s = send, too_large, give_up_s
+    def __init__(
+        self,
+        send: Send,
+        too_large: Callable[[BaseException], bool],
+        give_up_s: float = GIVE_UP_S,
+        stuck: Callable[[BaseException], bool] = lambda _: False,
+    ) -> None:
+        self._send, self._too_large, self._stuck, self._give_up_s = send, too_large, stuck, give_up_s
+        self._began: list[float] = []
+        self._problem = ""  # why Kafka does not take messages; empty while it does
+
+    @property
+    def waiting_since(self) -> float | None:
+        """Since when (monotonic seconds) the oldest messages on their way wait for Kafka; None: none do."""
+        return min(self._began, default=None)
 
     async def announce(self, messages: Iterable[Message]) -> None:
         """Raises `Unavailable` when Kafka has not taken all of them in time, `Refused` if it never will."""
-        left, started = list(messages), time.monotonic()
+        left = list(messages)
+        if not left:
+            return
+        self._began.append(began := time.monotonic())
+        slow = asyncio.get_running_loop().call_later(SLOW_S, self._note, left[0].topic)
+        try:
+            async with asyncio.timeout(self._give_up_s):
+                await self._until_taken(left)
+        except TimeoutError:
+            topic, why = left[0].topic, self._problem or "no answer"
+            raise Unavailable(
+                f"Kafka has not taken messages for {topic} for {self._give_up_s:.0f} s ({why}): bring it back, then "
+                "start again; they are still pending"
+            ) from None
+        finally:
+            slow.cancel()
+            self._began.remove(began)
+        if self._problem:
+            log.warning("kafka takes messages again", after_s=round(time.monotonic() - began, 1))
+            self._problem = ""
+
+    async def _until_taken(self, left: list[Message]) -> None:
         while left:
             failed = [(m, problem) for m, problem in zip(left, await self._try(left), strict=True) if problem]
             left = [self._again(message, problem) for message, problem in failed]
+            for message, problem in failed:
+                self._note(message.topic, repr(problem))
+                if self._stuck(problem):
+                    raise Unavailable(
+                        f"Kafka's producer can send nothing more to {message.topic} ({problem!r}): start the worker "
+                        "again; the messages are still pending"
+                    )
             if failed:
-                problem = failed[0][1]
-                if time.monotonic() - started > self._give_up_s:
-                    raise Unavailable(f"Kafka does not take messages for {failed[0][0].topic} ({problem!r}): is it up?")
-                log.warning("messages not acknowledged, will repeat", messages=len(failed), problem=repr(problem))
                 await asyncio.sleep(PAUSE_S)
+
+    def _note(self, topic: str, problem: str = "") -> None:
+        """Say once that messages wait; why may become known later."""
+        if not self._problem:
+            log.warning("kafka takes no messages, they wait", topic=topic, problem=problem or "no answer")
+        self._problem = problem or self._problem or "no answer"
 
     async def _try(self, messages: list[Message]) -> list[BaseException | None]:
         """One try of each; None where Kafka has it."""
@@ -176,6 +221,12 @@ class Outbox:
 
 def _frame(part: bytes | None) -> bytes:
     return _length.pack(_NONE) if part is None else _length.pack(len(part)) + part
+
+
+@lru_cache(maxsize=1024)
+def _text(text: str) -> bytes:
+    """The frame of a topic or of a header's name: few of them come again and again."""
+    return _frame(text.encode())
 
 
 def _part(packed: bytes, at: int) -> tuple[bytes | None, int]:

@@ -15,7 +15,7 @@ from models.state import Wallets
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from models.state import RecordLike
+    from models.state import Record
 
 #: Rows are added in steps of this many; a partition with few wallets takes little memory.
 GROWTH = 4096
@@ -55,9 +55,11 @@ class WalletCache:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def look_up(self, records: Sequence[RecordLike]) -> Lookup:
+    def look_up(self, records: Sequence[Record]) -> Lookup:
         """Which wallets a batch is about, and which of them must be read first."""
-        keys = [key if (key := record.key) is None or len(key) <= LONGEST_KEY else None for record in records]
+        keys = [record.key for record in records]
+        if max(map(len, filter(None, keys)), default=0) > LONGEST_KEY:
+            keys = [key if key is None or len(key) <= LONGEST_KEY else None for key in keys]
         places: dict[bytes, int] = {}
         wallet_of = [-1 if key is None else places.setdefault(key, len(places)) for key in keys]
         missing = [key for key in places if key not in self._slots]

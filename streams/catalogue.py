@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -36,7 +36,8 @@ class CatalogueWatch:
         self.heard: dict[int, int] = {}
         self._ledger = ledger
         self._impatient = 0
-        self._last = b""
+        self._last: bytes | None = None
+        self._looking = asyncio.Lock()
 
     async def run(self) -> None:
         """Look again and again; never returns."""
@@ -45,13 +46,23 @@ class CatalogueWatch:
             await asyncio.sleep(LOOK_IMPATIENTLY_S if self._impatient else LOOK_S)
 
     async def look(self) -> None:
-        """Read the pointer, and the catalogue if there is a newer one."""
-        (pointer,) = await self._ledger.read_strings(OVERVIEW, b"pointer")
-        if pointer is None or pointer == self._last:
-            return
-        found = json.loads(pointer)
-        if not self.pinned and found["hash"] != self.catalogue.hash and found["version"]:
-            await self._fetch(found["version"], found["hash"])
+        """Read the pointer, and the catalogue if it is another one. Nothing there any more: nothing is known any more.
+
+        One look at a time: a claim looks too, and the older of two answers could come last.
+        """
+        async with self._looking:
+            (pointer,) = await self._ledger.read_strings(OVERVIEW, b"pointer")
+            if pointer != self._last:
+                await self._follow(pointer)
+
+    async def _follow(self, pointer: bytes | None) -> None:
+        if not self.pinned and _hash(pointer) != self.catalogue.hash:
+            # Both in one step: they are of one commit, which may be a newer one than that of the first look.
+            pointer, text = await self._ledger.read_strings(OVERVIEW, b"pointer", b"catalogue")
+            if _hash(pointer) != self.catalogue.hash:
+                self.catalogue = _published(text, _hash(pointer))
+                log.info("catalogue", version=self.catalogue.version, segments=len(self.catalogue.segments))
+        found: dict[str, Any] = json.loads(pointer) if pointer else {"learned_until_ms": 0, "heard": {}}
         self.learned_until_ms = found["learned_until_ms"]
         self.heard = {int(partition): number for partition, number in found["heard"].items()}
         self._last = pointer
@@ -65,19 +76,26 @@ class CatalogueWatch:
         finally:
             self._impatient -= 1
 
-    async def _fetch(self, version: int, digest: str) -> None:
-        (text,) = await self._ledger.read_strings(OVERVIEW, b"catalogue:%d" % version)
-        try:
-            catalogue = Catalogue.from_json(text or b"")
-        except UnusableCatalogue as problem:
-            raise Refused(
-                f"catalogue version {version} in Redis cannot be used ({problem}): run the version of Tidemark that "
-                "published it"
-            ) from problem
-        if catalogue.hash != digest:
-            raise Refused(f"catalogue version {version} in Redis is not the one published ({digest}): restore Redis")
-        log.info("catalogue", version=version, segments=len(catalogue.segments))
-        self.catalogue = catalogue
+
+def _hash(pointer: bytes | None) -> str:
+    """The hash of the catalogue that is published; that of the empty one before there is any."""
+    found = json.loads(pointer) if pointer else {"version": 0}
+    return str(found["hash"]) if found["version"] else EMPTY_CATALOGUE.hash
+
+
+def _published(text: bytes | None, digest: str) -> Catalogue:
+    """The catalogue of `text`, which has to be the one with this hash."""
+    if digest == EMPTY_CATALOGUE.hash:
+        return EMPTY_CATALOGUE
+    try:
+        catalogue = Catalogue.from_json(text or b"")
+    except UnusableCatalogue as problem:
+        raise Refused(
+            f"the catalogue in Redis cannot be used ({problem}): run the version of Tidemark that published it"
+        ) from problem
+    if catalogue.hash != digest:
+        raise Refused(f"the catalogue in Redis is not the one published ({digest}): restore Redis")
+    return catalogue
 
 
 def pinned_catalogue(path: Path) -> Catalogue:

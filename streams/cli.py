@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 from datetime import UTC, date, datetime
@@ -121,7 +122,8 @@ def work() -> None:
 
     Example: `TIDEMARK_KAFKA=broker:9092 TIDEMARK_REDIS=redis://store:6379/0 tidemark work`
     """
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the worker has its own: nothing is owned yet
+    # Until the worker has its own: nothing is owned yet. Not `sys.exit`: an import in progress would swallow it.
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
 
     from streams.worker import run
 
@@ -295,6 +297,22 @@ def lag(*, as_json: AsJson = False) -> None:
     console.show(found, tables.lag, as_json=as_json)
 
 
+@app.command()
+def repartition() -> None:
+    """Move every wallet to its partition after partitions were added; stop all workers first.
+
+    The new number must be a multiple of the old one. Killed in the middle, run it again: it goes on.
+    """
+    from streams import repartition as moving
+
+    done = moving.repartition(console.read_settings(), console.say)
+    if done.before == done.after:
+        console.print_lines([f"nothing to do: {done.after} partitions, as counted"])
+        return
+    what = f"{done.counted:,} records counted, {done.moved:,} wallets moved"
+    console.print_lines([f"{done.after} partitions instead of {done.before}: {what}"])
+
+
 @contract_app.command("json-schema")
 def contract_json_schema() -> None:
     """The JSON Schema of both inputs."""
@@ -318,8 +336,8 @@ def settings(*, as_json: AsJson = False) -> None:
 
 def _target(settings: Settings) -> Any:
     """Where `produce` sends."""
+    from streams.access import connection
     from streams.produce import Target
-    from streams.topics import connection
 
     security = connection(settings)
     security.pop("bootstrap_servers")

@@ -11,6 +11,7 @@ class TidemarkError(Exception):
     - TidemarkError         1  anything else foreseeable
       - WrongSettings       2  the environment or the command line; every wrong setting is named at once
       - Unavailable         1  Kafka or Redis does not answer (yet): trying again may help
+      - Denied              1  Kafka does not let us in: certificate, user, password or rights
       - Refused             1  going on would count wrongly: a person has to decide
       - Foreign             1  another worker owns what this one is about to write: this one has to go
     """
@@ -30,6 +31,10 @@ class WrongSettings(TidemarkError):
 
 class Unavailable(TidemarkError):
     """Kafka or Redis does not answer, or not in time."""
+
+
+class Denied(TidemarkError):
+    """Who we are, whom we trust or what we may do is not what Kafka wants: the same try again fails again."""
 
 
 class Refused(TidemarkError):

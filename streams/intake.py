@@ -13,13 +13,18 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from itertools import accumulate, chain
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
 
 from models.state import TOUCHES, TRANSACTIONS
 from streams.errors import Refused
 
 if TYPE_CHECKING:
-    from models.state import RecordLike
+    from numpy.typing import NDArray
+
+    from models.state import Record
 
 #: The most a batch holds, in bytes of record values; one record may go beyond.
 BATCH_BYTES = 4 << 20
@@ -41,7 +46,7 @@ class Place(NamedTuple):
 class Arrived(Protocol):
     """Consecutive records of one topic-partition as they come from Kafka; see `streams.transport.RecordBatch`."""
 
-    records: Sequence[RecordLike]
+    records: Sequence[Record]
     prev_next: int | None
     polled_ms: int
     arrived: float
@@ -82,7 +87,7 @@ def clock() -> Now:
 class Taken(NamedTuple):
     """Records in their order and the lane of each; `wait_s`: when to ask again if no more arrives."""
 
-    records: list[RecordLike]
+    records: list[Record]
     lanes: bytes
     wait_s: float
 
@@ -101,6 +106,8 @@ class Lane:
         self.size = 0
         self.empty_since = now.monotonic_s
         self._at = 0  # first record of batches[0] not yet taken
+        self._times_of: Sequence[Record] | None = None  # the arrival that `_times` belongs to
+        self._times = np.zeros(0, np.int64)
 
     def put(self, batch: Arrived, now: Now) -> None:
         """Raises `Refused` when records are missing in between, or offsets go back."""
@@ -119,27 +126,31 @@ class Lane:
         """Timestamp of the next record."""
         return self.batches[0].records[self._at].timestamp
 
-    def take_before(self, timestamp: float, room: Room, now: Now) -> list[RecordLike]:
-        """The next records with timestamps below `timestamp`, as far as the room goes, all of one arrival."""
-        records, start = self.batches[0].records, self._at
-        stop, end = start, min(len(records), start + room.records)
-        while stop < end and room.size > 0 and records[stop].timestamp < timestamp:
-            room.size -= size_of(records[stop])
-            stop += 1
-        room.records -= stop - start
-        self._at, self.size = stop, self.size - (stop - start)
-        if stop == len(records):
+    def window(self, records: int) -> Window:
+        """At most so many of the next records, all of one arrival."""
+        arrival = self.batches[0].records
+        if self._times_of is not arrival:
+            self._times_of, self._times = arrival, np.array([record.timestamp for record in arrival], np.int64)
+        stop = self._at + records
+        return Window(self.number, arrival[self._at : stop], self._times[self._at : stop])
+
+    def drop(self, records: int, now: Now) -> None:
+        """So many of the window have been taken."""
+        self._at += records
+        self.size -= records
+        if self._at == len(self.batches[0].records):
             self.batches.popleft()
-            self._at = 0
+            self._at, self._times_of = 0, None
             if not self.batches:
                 self.empty_since = now.monotonic_s
-        return list(records[start:stop])
 
 
-def size_of(record: RecordLike) -> int:
-    """Bytes of a record: key, value and headers."""
-    size = len(record.value or b"") + len(record.key or b"")
-    return size + sum(len(name) + len(value or b"") for name, value in record.headers) if record.headers else size
+class Window(NamedTuple):
+    """The next records of a lane with their timestamps (n,)."""
+
+    lane: int
+    records: Sequence[Record]
+    times: NDArray[np.int64]
 
 
 class Room:
@@ -153,6 +164,55 @@ class Room:
     def __bool__(self) -> bool:
         return self.records > 0 and self.size > 0
 
+    def fill(self, records: list[Record]) -> list[Record]:
+        """As many of these as there is room for; the last one may go beyond in bytes."""
+        sizes = [
+            len(key or b"") + len(value or b"") + (size_of(headers) if headers else 0)
+            for _, _, key, value, headers in records
+        ]
+        if sum(sizes) >= self.size:
+            before = accumulate(sizes, initial=0)
+            records = [record for record, taken in zip(records, before, strict=False) if taken < self.size]
+        self.records -= len(records)
+        self.size -= sum(sizes[: len(records)])
+        return records
+
+
+def size_of(headers: Sequence[tuple[str, bytes]]) -> int:
+    """Bytes of a record's headers."""
+    return sum(len(name) + len(value or b"") for name, value in headers)
+
+
+def interleave(windows: Sequence[Window], until: float, room: Room) -> tuple[list[Record], bytes]:
+    """The records of the windows in their order, as far as it is settled, and the lane of each.
+
+    Always the head with the smaller timestamp goes next, the earlier window's if they are equal. It is settled until
+    one window is used up. Only records before `until`, and as many as there is room for.
+    """
+    first, *others = windows
+    places = in_order(first, others[0]) if others else np.arange(len(first.records))
+    if until < math.inf:
+        late = np.concatenate([each.times for each in windows])[places] >= until
+        places = places[: np.argmax(late)] if late.any() else places
+    together = list(chain.from_iterable(each.records for each in windows))
+    taken = room.fill([together[place] for place in places[: room.records].tolist()])
+    if not others:
+        return taken, bytes([first.lane]) * len(taken)
+    lanes = np.where(places[: len(taken)] < len(first.records), first.lane, others[0].lane)
+    return taken, lanes.astype(np.uint8).tobytes()
+
+
+def in_order(first: Window, second: Window) -> NDArray[np.int64]:
+    """Places in `first` followed by `second`, in the order in which the records go, until one window is used up.
+
+    That is the order of the largest timestamp up to each record: one that goes back in time follows the record before
+    it at once, whatever the other window holds.
+    """
+    latest = np.concatenate([np.maximum.accumulate(first.times), np.maximum.accumulate(second.times)])
+    places = latest.argsort(kind="stable")
+    ends = (places == len(first.records) - 1) | (places == len(latest) - 1)
+    return places[: ends.argmax() + 1]
+
 
 class Alone:
     """One lane: its order is the log's."""
@@ -162,9 +222,11 @@ class Alone:
 
     def take(self, limit: int, now: Now, span_ms: float = math.inf) -> Taken:  # noqa: ARG002 - as Merge has it
         (lane,), room = self.lanes, Room(limit)
-        records: list[RecordLike] = []
+        records: list[Record] = []
         while room and lane.batches:
-            records += lane.take_before(float("inf"), room, now)
+            taken = room.fill(list(lane.window(room.records).records))
+            lane.drop(len(taken), now)
+            records += taken
         return Taken(records, bytes([lane.number]) * len(records), NOTHING_HERE_S)
 
 
@@ -181,31 +243,28 @@ class Merge:
     def take(self, limit: int, now: Now, span_ms: float = math.inf) -> Taken:
         """At most `limit` records whose order is settled; of history, at most `span_ms` of record time."""
         transactions, touches = self.lanes
-        records: list[RecordLike] = []
-        lanes, room, wait, until = bytearray(), Room(limit), 0.0, math.inf
+        records: list[Record] = []
+        lanes, room, wait, until = b"", Room(limit), 0.0, math.inf
         while room:
-            if touches.batches and transactions.batches:
-                if touches.head_at <= transactions.head_at:
-                    lane, before = touches, float(transactions.head_at + 1)
-                else:
-                    lane, before = transactions, float(touches.head_at)
-            elif not touches.batches and not transactions.batches:
+            full = [lane for lane in (touches, transactions) if lane.batches]
+            if not full:
                 wait = NOTHING_HERE_S
                 break
-            else:
-                lane, empty = (touches, transactions) if touches.batches else (transactions, touches)
-                before = math.inf
-                wait = self._patience(lane, empty, now)
+            if len(full) == 1:
+                wait = self._patience(full[0], transactions if full[0] is touches else touches, now)
                 if wait > 0:
                     break
-            if not records and lane.head_at < now.wall_ms - CATCHING_UP_MS:
-                until = lane.head_at + span_ms
-            if lane.head_at >= until:
+            head_at = min(lane.head_at for lane in full)
+            if not records and head_at < now.wall_ms - CATCHING_UP_MS:
+                until = head_at + span_ms
+            if head_at >= until:
                 break
-            taken = lane.take_before(min(before, until), room, now)
+            taken, numbers = interleave([lane.window(room.records) for lane in full], until, room)
+            for lane in full:
+                lane.drop(numbers.count(lane.number), now)
             records += taken
-            lanes += bytes([lane.number]) * len(taken)
-        return Taken(records, bytes(lanes), wait)
+            lanes += numbers
+        return Taken(records, lanes, wait)
 
     def _patience(self, full: Lane, empty: Lane, now: Now) -> float:
         """Seconds the empty lane may still use to bring something that belongs before the head of the full one."""
@@ -289,8 +348,10 @@ class Inbox:
 def next_offsets(offsets: Sequence[int], taken: Taken) -> tuple[int, ...]:
     """The next offset of each lane after `taken`."""
     moved = list(offsets)
-    for lane, record in zip(taken.lanes, taken.records, strict=True):
-        moved[lane] = record.offset + 1
+    for lane in range(len(moved)):
+        last = taken.lanes.rfind(lane)
+        if last >= 0:
+            moved[lane] = taken.records[last].offset + 1
     return tuple(moved)
 
 

@@ -15,23 +15,18 @@ from functools import cache, partial
 from importlib import resources
 from typing import Any, NamedTuple, Self
 
-import redis
-import redis.asyncio
 import structlog
 from redis import exceptions as trouble
-from redis.asyncio.retry import Retry as PatientRetry
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from streams.errors import Foreign, Refused, Unavailable
+from streams.store import Address, Cluster, Server, Shelf, refusal, untrusted
 
 FORMAT = 1
+#: The format of a mark while wallets leave or reach its partition: who does not know it can neither claim nor commit.
+MOVING = "moving"
 OVERVIEW = "overview"
 #: How long an unreachable, full or read-only Redis is waited for before the worker gives up.
 GIVE_UP_S = 600.0
-#: A commit of 4 MiB with its fsync fits in easily; a frozen Redis is noticed soon.
-REPLY_S = 5.0
-CONNECTIONS = 32
 
 log = structlog.get_logger("tidemark.ledger")
 
@@ -42,7 +37,8 @@ class Mark:
 
     `number`: commits so far. `offsets`: next offset of each topic, in the order of the lanes; `topics`: their ids.
     `catalogue`: version and hash of the catalogue of the last batch. `clock_ms`: event time, 0 none yet.
-    `nonce`: 16 hex digits, new for each claim and commit.
+    `nonce`: 16 hex digits, new for each claim and commit. `moving_to`: the partitions there will be when
+    `tidemark repartition` is done, which is working here; 0 otherwise.
     """
 
     number: int
@@ -52,27 +48,38 @@ class Mark:
     nonce: str
     catalogue: tuple[int, str] = (0, "")
     clock_ms: int = 0
+    moving_to: int = 0
 
     def pack(self) -> bytes:
         """One line of JSON with the nonce last: the claim script replaces its last 18 bytes."""
-        fields = {"format": FORMAT, **asdict(self)}
+        fields = {"format": MOVING if self.moving_to else FORMAT, **asdict(self)}
+        if not self.moving_to:
+            del fields["moving_to"]
         fields["nonce"] = fields.pop("nonce")
         return json.dumps(fields, separators=(",", ":")).encode()
 
     @classmethod
-    def unpack(cls, packed: bytes) -> Self:
-        """Raises `Refused` on a format this program does not know."""
+    def unpack(cls, packed: bytes, *, moving: bool = False) -> Self:
+        """Raises `Refused` on a format this program does not know, and unless `moving` where wallets are moved."""
         try:
             fields = json.loads(packed)
-            if fields.pop("format") == FORMAT:
+            form = fields.pop("format")
+            if form == MOVING and not moving:
+                raise Refused("wallets move to new partitions: let `tidemark repartition` finish, or run it again")
+            if form in {FORMAT, MOVING}:
                 lists = {name: tuple(fields[name]) for name in ("offsets", "topics", "catalogue")}
                 return cls(**fields | lists)
         except (ValueError, KeyError, TypeError, AttributeError):
             pass
-        raise Refused(
-            f"Redis holds a mark this version does not know ({packed[:80]!r}): "
-            "run the version that wrote it, or use an empty Redis database"
-        )
+        raise unknown_mark(packed)
+
+
+def unknown_mark(packed: bytes) -> Refused:
+    """What to raise for a mark in a form this program does not know."""
+    return Refused(
+        f"Redis holds a mark this version does not know ({packed[:80]!r}): "
+        "run the version that wrote it, or use an empty Redis database"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,137 +104,161 @@ def pack_command(*words: bytes) -> bytes:
 
 
 class Script(NamedTuple):
-    """A Lua file and the name Redis gives it."""
+    """A Lua text, the name Redis gives it, and the packed command that loads it."""
 
     text: bytes
     sha: bytes
+    load: bytes
 
 
 @cache
-def script(name: str) -> Script:
-    """The file `<name>.lua` beside this one."""
-    text = resources.files("streams").joinpath(f"{name}.lua").read_bytes()
-    return Script(text, hashlib.sha1(text, usedforsecurity=False).hexdigest().encode())
+def script(*names: str) -> Script:
+    """The files `<name>.lua` beside this one, one after the other."""
+    folder = resources.files("streams")
+    text = b"".join(folder.joinpath(f"{name}.lua").read_bytes() for name in names)
+    sha = hashlib.sha1(text, usedforsecurity=False).hexdigest().encode()
+    return Script(text, sha, pack_command(b"SCRIPT", b"LOAD", text))
 
 
 class Ledger:
     """A worker's way to Redis: waits out an unreachable, full or read-only one by repeating the same call.
 
-    `down_since`: when Redis stopped answering (monotonic seconds), None while it answers.
     Every call raises `Unavailable` after `give_up_s` and `Refused` on an answer no repeat makes better.
     """
 
-    def __init__(self, url: str, give_up_s: float = GIVE_UP_S) -> None:
+    def __init__(self, address: Address | str, give_up_s: float = GIVE_UP_S) -> None:
         self.give_up_s = give_up_s
-        self.down_since: float | None = None
-        self._pool = redis.asyncio.BlockingConnectionPool.from_url(
-            url,
-            max_connections=CONNECTIONS,
-            timeout=None,
-            socket_timeout=REPLY_S,
-            socket_connect_timeout=2,
-            protocol=2,
-            retry=PatientRetry(NoBackoff(), 0),  # repeating is decided here, where the same call can be repeated
-        )
+        self._waiting: list[float] = []  # when each command that is being repeated was given first
+        address = Address(address) if isinstance(address, str) else address
+        self._redis = Cluster(address) if address.cluster else Server(address)
+        # While a slot of a cluster moves, a commit has to know before its first write that it can do all of them.
+        self._commit = script("slot", "commit") if address.cluster else script("commit")
 
     async def close(self) -> None:
-        await self._pool.disconnect()
+        await self._redis.close()
 
     async def ping(self) -> None:
-        await self._patiently(pack_command(b"PING"))
+        await self._patiently(tag(OVERVIEW), pack_command(b"PING"))
 
     async def claim(self, owner: int | str, empty: Mark) -> tuple[Mark, bytes]:
-        """Take a partition over: its mark, now with `empty.nonce`, and what its last owner may not have announced."""
-        keys = [tag(owner) + b"mark", tag(owner) + b"pending"]
-        packed, pending = await self._run("claim", keys, [empty.nonce.encode(), empty.pack()])
-        return Mark.unpack(packed), pending
+        """Take a partition over: its mark, now with `empty.nonce`, and what its last owner may not have announced.
 
-    async def commit(self, owner: int | str, marks: tuple[Mark, Mark], pending: bytes, writes: Writes) -> None:
-        """Write all or nothing. `marks`: the one that must be there, the one that will be. Raises `Foreign`.
+        Raises `Refused` for a mark in a form this program does not know; it is left as it is.
+        """
+        keys = [tag(owner) + b"mark", tag(owner) + b"pending"]
+        packed, pending = await self._run(owner, script("claim"), keys, [empty.nonce.encode(), empty.pack()])
+        mark = Mark.unpack(packed)
+        if mark.nonce != empty.nonce:  # the script did not know it
+            raise unknown_mark(packed)
+        return mark, pending
+
+    async def commit(self, owner: int | str, marks: tuple[Mark | None, Mark], pending: bytes, writes: Writes) -> None:
+        """Write all or nothing. `marks`: the one that must be there (or None), the one that will be. Raises `Foreign`.
 
         A repeat after a lost reply finds its own mark: it had succeeded.
         """
         prefix = tag(owner)
-        known, new = (mark.pack() for mark in marks)
-        keys = [prefix + b"mark", prefix + b"pending", *(prefix + name for name in writes.hashes)]
+        keys = [prefix + b"pending", *(prefix + name for name in writes.hashes)]
         strings = [word for name, value in writes.strings.items() for word in (prefix + name, value)]
-        words = [known, new, pending, b"%d" % len(strings), *strings]
+        words = [pending, b"%d" % len(strings), *strings]
         for fields in writes.hashes.values():
             words.append(b"%d" % (2 * len(fields)))
             words += [word for pair in fields.items() for word in pair]
-        found = await self._run("commit", keys, words)
+        await self._guarded(owner, self._commit, marks, keys, words)
+
+    async def discard(self, owner: int, marks: tuple[Mark, Mark], wallets: Sequence[bytes], totals: bytes) -> None:
+        """Delete wallets, rows and journals, and write the totals without them: guarded as a commit is."""
+        prefix = tag(owner)
+        gone = [prefix + kind + wallet for wallet in wallets for kind in (b"w:", b"j:")]
+        await self._guarded(owner, script("discard"), marks, [prefix + b"totals"], [totals, *gone])
+
+    async def _guarded(
+        self, owner: int | str, text: Script, marks: tuple[Mark | None, Mark], keys: list[bytes], words: list[bytes]
+    ) -> None:
+        known, new = (mark.pack() if mark else b"" for mark in marks)
+        found = await self._run(owner, text, [tag(owner) + b"mark", *keys], [known, new, *words])
         if found != new:
-            log.error("foreign mark", partition=owner, expected=known.decode(), found=found.decode())
-            gone = "" if found else " (its mark is gone: Redis was emptied)"
-            raise Foreign(f"partition {owner} has another owner{gone}: this worker leaves, start it again")
+            log.error("foreign mark", partition=owner, expected=known.decode(), found=found.decode(errors="replace"))
+            raise foreign(owner, found)
 
     async def read(self, owner: int | str, kind: bytes, names: Sequence[bytes]) -> list[bytes | None]:
         """Values of `kind:name` for every name, None where there is none."""
         prefix = tag(owner) + kind + b":"
-        return await self._read(b"MGET", [prefix + name for name in names])
+        return await self._read(owner, b"MGET", [prefix + name for name in names])
 
     async def read_strings(self, owner: int | str, *names: bytes) -> list[bytes | None]:
-        return await self._read(b"MGET", [tag(owner) + name for name in names])
+        return await self._read(owner, b"MGET", [tag(owner) + name for name in names])
 
     async def read_fields(self, owner: int | str, name: bytes, fields: Sequence[bytes]) -> list[bytes | None]:
-        return await self._read(b"HMGET", [tag(owner) + name, *fields]) if fields else []
+        return await self._read(owner, b"HMGET", [tag(owner) + name, *fields]) if fields else []
 
     async def read_hash(self, owner: int | str, name: bytes) -> dict[bytes, bytes]:
-        found = await self._read(b"HGETALL", [tag(owner) + name])
+        found = await self._read(owner, b"HGETALL", [tag(owner) + name])
         return dict(zip(found[::2], found[1::2], strict=True))  # type: ignore[arg-type]  # a hash has no missing values
 
-    async def _read(self, command: bytes, words: list[bytes]) -> list[bytes | None]:
+    async def _read(self, owner: int | str, command: bytes, words: list[bytes]) -> list[bytes | None]:
         if not words:
             return []
-        found: list[bytes | None] = await self._patiently(pack_command(command, *words))
+        found: list[bytes | None] = await self._patiently(tag(owner), pack_command(command, *words))
         return found
 
-    async def _run(self, name: str, keys: list[bytes], words: list[bytes]) -> Any:
-        found = script(name)
-        command = pack_command(b"EVALSHA", found.sha, b"%d" % len(keys), *keys, *words)
-        return await self._patiently(command, found)
+    async def _run(self, owner: int | str, text: Script, keys: list[bytes], words: list[bytes]) -> Any:
+        command = pack_command(b"EVALSHA", text.sha, b"%d" % len(keys), *keys, *words)
+        return await self._patiently(tag(owner), command, text.load)
 
-    async def _patiently(self, command: bytes, needs: Script | None = None) -> Any:
-        pause, started = 0.05, time.monotonic()
-        while True:
-            try:
-                reply = await self._call(command)
-            except trouble.NoScriptError:
-                assert needs
-                await self._patiently(pack_command(b"SCRIPT", b"LOAD", needs.text))
-                continue
-            except (trouble.RedisError, OSError) as problem:
-                self._weigh(problem, started)
-            else:
-                self._answers()
-                return reply
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 1.0)
+    @property
+    def down_since(self) -> float | None:
+        """Since when (monotonic seconds) a command is being repeated; None: Redis does all it is asked.
 
-    async def _call(self, command: bytes) -> Any:
-        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's
+        A full Redis answers reads and takes no writes, so that another command succeeds says nothing.
+        """
+        return min(self._waiting, default=None)
+
+    async def _patiently(self, its_tag: bytes, command: bytes, load: bytes = b"") -> Any:
+        pause, began, waiting = 0.05, time.monotonic(), False
+        reply: Any = None
         try:
-            await connection.send_packed_command(command)
-            return await connection.read_response()  # cut off, it closes the connection: no late reply for the next one
+            while True:
+                try:
+                    reply = await self._redis.ask(its_tag, command, load)
+                    break
+                except (trouble.RedisError, OSError) as problem:
+                    self._weigh(problem, began)
+                    if not waiting:
+                        self._wait(problem, began)
+                        waiting = True
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, 1.0)
         finally:
-            await self._pool.release(connection)
+            if waiting:
+                self._waiting.remove(began)
+        if waiting and not self._waiting:
+            log.warning("redis is back", after_s=round(time.monotonic() - began, 1))
+        return reply
 
-    def _weigh(self, problem: Exception, started: float) -> None:
-        """Whether to go on trying; says so once."""
+    def _weigh(self, problem: Exception, began: float) -> None:
+        """Whether to go on trying."""
         if not transient(problem):
-            raise Refused(f"Redis refuses ({problem}): check TIDEMARK_REDIS and the server's settings") from problem
-        if time.monotonic() - started > self.give_up_s:
+            raise refusal(problem) from problem
+        if time.monotonic() - began > self.give_up_s:
             raise Unavailable(
                 f"Redis has not taken a command for {self.give_up_s:.0f} s ({problem}): bring it back, then start again"
             ) from problem
-        if self.down_since is None:
-            self.down_since = time.monotonic()
-            log.warning("redis unavailable, the same command will be repeated", problem=str(problem))
 
-    def _answers(self) -> None:
-        if self.down_since is not None:
-            log.warning("redis is back", after_s=round(time.monotonic() - self.down_since, 1))
-            self.down_since = None
+    def _wait(self, problem: Exception, began: float) -> None:
+        if not self._waiting:
+            log.warning("redis unavailable, the same command will be repeated", problem=str(problem))
+        self._waiting.append(began)
+
+
+def foreign(owner: int | str, found: bytes) -> Foreign:
+    """What to raise when the mark in Redis is `found` (empty: there is none) and not the one this owner has written."""
+    gone = "" if found else " (its mark is gone: Redis was emptied)"
+    return Foreign(f"partition {owner} has another owner{gone}: this worker leaves, start it again")
+
+
+#: What a script says when a part of its slot is on another node, or when too many nodes are away.
+_OF_A_CLUSTER = ("access a non local key", "while the cluster is down")
 
 
 def transient(problem: Exception) -> bool:
@@ -238,12 +269,14 @@ def transient(problem: Exception) -> bool:
         trouble.ReadOnlyError,
         trouble.OutOfMemoryError,
         trouble.BusyLoadingError,
+        trouble.ClusterDownError,
+        trouble.TryAgainError,
         OSError,
     )
-    if isinstance(problem, trouble.AuthenticationError):
+    if isinstance(problem, trouble.AuthenticationError) or untrusted(problem):
         return False
     words = ("MISCONF", "READONLY", "OOM", "LOADING", "NOREPLICAS", "MASTERDOWN", "TRYAGAIN", "CLUSTERDOWN", "BUSY")
-    return isinstance(problem, kinds) or any(word in str(problem) for word in words)
+    return isinstance(problem, kinds) or any(word in str(problem) for word in (*words, *_OF_A_CLUSTER))
 
 
 class Snapshot(NamedTuple):
@@ -277,10 +310,8 @@ class LedgerReader:
     Methods raise `Unavailable` when Redis does not answer, `Refused` when its content is unknown.
     """
 
-    def __init__(self, url: str) -> None:
-        self._redis: redis.Redis = redis.Redis.from_url(
-            url, socket_timeout=REPLY_S, socket_connect_timeout=2, protocol=2, retry=Retry(NoBackoff(), 0)
-        )
+    def __init__(self, address: Address | str) -> None:
+        self._redis = Shelf(Address(address) if isinstance(address, str) else address)
 
     def close(self) -> None:
         self._redis.close()
@@ -319,36 +350,37 @@ class LedgerReader:
 
         A wallet stored while the scan runs may be missing; Redis may name one twice while it grows its table.
         """
-        cursor = 0
-        while True:
-            cursor, keys = _answer(partial(self._redis.scan, cursor, match=b"{*}:w:*", count=1000))
-            rows = _answer(partial(self._redis.mget, keys)) if keys else []
-            for key, row in zip(keys, rows, strict=True):
+        pages = self._redis.scan(b"{*}:w:*")
+        while (page := _answer(partial(next, pages, None))) is not None:
+            for key, row in page:
                 partition, _, name = key[1:].partition(b"}:")
                 if row is not None and name.startswith(b"w:"):
                     yield int(partition), name[2:], row
-            if cursor == 0:
-                return
 
     def _marks(self, partitions: range) -> dict[int, Mark]:
         found = self._at_once(*(("GET", tag(partition) + b"mark") for partition in partitions))
         return {p: Mark.unpack(mark) for p, mark in zip(partitions, found, strict=True) if mark}
 
     def _at_once(self, *commands: tuple[str, bytes]) -> list[Any]:
-        with self._redis.pipeline(transaction=True) as several:
-            for command in commands:
-                several.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's
-            found: list[Any] = _answer(several.execute)
-            return found
+        found: list[Any] = _answer(partial(self._redis.at_once, *commands))
+        return found
 
 
 def _answer(ask: Callable[[], Any]) -> Any:
     try:
         return ask()
-    except (trouble.AuthenticationError, trouble.ResponseError) as problem:
-        raise Refused(f"Redis refuses ({problem}): check TIDEMARK_REDIS and the server's settings") from problem
     except (trouble.RedisError, OSError) as problem:
+        if _moving(problem):
+            raise Unavailable("a part of Redis Cluster is away or moves to another node: try again") from problem
+        if isinstance(problem, (trouble.AuthenticationError, trouble.ResponseError)) or untrusted(problem):
+            raise refusal(problem) from problem
         raise Unavailable(f"Redis does not answer ({problem}): check TIDEMARK_REDIS, is it running?") from problem
+
+
+def _moving(problem: Exception) -> bool:
+    """Whether a cluster cannot answer just now."""
+    asks = isinstance(problem, trouble.AskError) and not isinstance(problem, trouble.MovedError)
+    return asks or isinstance(problem, (trouble.TryAgainError, trouble.ClusterDownError))
 
 
 def _pairs(found: Any) -> dict[bytes, bytes]:

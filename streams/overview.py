@@ -18,13 +18,15 @@ from streams.ledger import OVERVIEW, Writes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from models.state import RecordLike
+    from models.state import Record
     from streams.intake import Inbox, Taken
     from streams.partition import Surroundings
     from streams.tenure import Tenure
 
 #: Digests of one commit at most, and the pause in which they gather: each commit writes the whole snapshot.
 DIGESTS, PAUSE_S = 200, 0.01
+#: Digests received and not yet learned; beyond it their topic is held back. One may have half a megabyte.
+BUFFERED = 32
 #: The compacted topic keeps the newest message of this key.
 KEY = b"catalogue"
 
@@ -82,7 +84,7 @@ class OverviewPartition:
         return (Message(self._around.settings.catalogue_topic, KEY, observed.catalogue),)
 
 
-def _digests(records: Sequence[RecordLike]) -> list[Digest]:
+def _digests(records: Sequence[Record]) -> list[Digest]:
     """What can be read of the records; the topic is internal, so what cannot is skipped with a warning."""
     digests = []
     for record in records:
@@ -97,5 +99,4 @@ def _writes(observed: Observed) -> Writes:
     strings = {b"model": observed.snapshot, b"pointer": observed.pointer}
     if observed.catalogue is not None:
         strings[b"catalogue"] = observed.catalogue
-        strings[b"catalogue:%d" % observed.version] = observed.catalogue
     return Writes(strings)

@@ -14,7 +14,7 @@ from streams import topics
 from streams.errors import Refused, TidemarkError
 from streams.intake import Alone, Inbox, Lane, Merge, Place, clock, lanes_of
 from streams.ledger import OVERVIEW, Mark
-from streams.overview import OverviewPartition
+from streams.overview import BUFFERED, OverviewPartition
 from streams.partition import Partition, Surroundings
 from streams.tenure import Tenure, nonce
 
@@ -60,6 +60,7 @@ class Claim:
 class Owned:
     """A partition at work. `lanes`: its topics and their lanes."""
 
+    tenure: Tenure
     inbox: Inbox
     task: asyncio.Task[None]
     lanes: Mapping[str, int]
@@ -71,9 +72,13 @@ class Owner:
     def __init__(self, around: Surroundings, outbox: Outbox, kafka: Kafka) -> None:
         self.failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self.owned: dict[int | str, Owned] = {}
+        #: why Kafka could not be asked about its topics, empty while it can
+        self.kafka_problem = ""
         self._around, self._outbox, self._kafka = around, outbox, kafka
+        self._working: Surroundings | None = None
         self._taking: asyncio.Task[dict[Place, int]] | None = None
         self._facts: TopicFacts | None = None
+        self._leaving = False
 
     @property
     def partitions(self) -> list[int | str]:
@@ -84,6 +89,8 @@ class Owner:
 
         Nothing, when another rebalance begins meanwhile or when something is wrong: then `failed` says what.
         """
+        if self._leaving:  # a stopping client may still be given an assignment; claiming it would throw others out
+            return {}
         self._taking = taking = asyncio.create_task(self._take_over(places))
         try:
             return await asyncio.shield(taking)
@@ -119,7 +126,8 @@ class Owner:
         return not late
 
     def abandon(self) -> None:
-        """Stop all work at once, committing nothing more."""
+        """Stop all work at once and for good, committing and claiming nothing more."""
+        self._leaving = True
         if self._taking:
             self._taking.cancel()
         owned, self.owned = self.owned, {}
@@ -143,20 +151,33 @@ class Owner:
             self.failed.set_result(problem)
 
     async def watch_topics(self) -> None:
-        """Every 30 s: are these still the topics the marks are about? Never returns."""
+        """Every 30 s: are these still the topics the marks are about, and are the marks still there? Never returns."""
         while True:
             await asyncio.sleep(CHECK_S)
             try:
-                self._compare(await asyncio.to_thread(topics.describe, self._around.settings, 0.0))
+                facts = await asyncio.to_thread(topics.describe, self._around.settings, 0.0)
+                self._compare(facts, {topic for owned in self.owned.values() for topic in owned.lanes})
+                self.kafka_problem = ""
+                await self._look_at_marks()
             except Refused as problem:
                 self.fail(problem)
             except TidemarkError as problem:
+                self.kafka_problem = str(problem)
                 log.warning("topics not checked", problem=str(problem))
+
+    async def _look_at_marks(self) -> None:
+        """A partition without traffic would not notice that Redis was rolled back."""
+        for name, owned in list(self.owned.items()):
+            problem = await owned.tenure.lost()
+            if problem and self.owned.get(name) is owned:  # else it was handed over meanwhile
+                self.fail(problem)
 
     # ------------------------------------------------------------------ taking over
 
     async def _take_over(self, places: set[Place]) -> dict[Place, int]:
-        self._facts = facts = await asyncio.to_thread(topics.describe, self._around.settings)
+        facts = await asyncio.to_thread(topics.describe, self._around.settings)
+        self._compare(facts, self._around.settings.inputs)  # a topic that is gone has left its partitions without it
+        self._facts = facts
         bounds = await self._kafka.log_bounds(places)
         wanted = self._grouped(places)
         await self._check_marks(wanted, facts)
@@ -195,7 +216,7 @@ class Owner:
         for name in {0, *wanted} - {OVERVIEW}:
             (packed,) = await self._around.ledger.read_strings(name, b"mark")
             if packed and (found := Mark.unpack(packed)).partitions != partitions:
-                raise _repartitioned(partitions, found.partitions)
+                raise repartitioned(partitions, found.partitions)
 
     async def _claim(
         self, name: int | str, places: tuple[Place, ...], facts: TopicFacts, bounds: Mapping[Place, tuple[int, int]]
@@ -206,24 +227,28 @@ class Owner:
         mark, pending = await self._around.ledger.claim(name, empty)
         return Claim(name, places, mark, mark, pending)
 
+    def _shared(self, facts: TopicFacts) -> Surroundings:
+        """What the partitions share; the same for all of them, so that they are stepped together."""
+        source = f"{self._around.rules.source}/{facts.ids[self._around.settings.topic_transactions]}"
+        if self._working is None or self._working.rules.source != source:
+            self._working = replace(self._around, rules=replace(self._around.rules, source=source))
+        return self._working
+
     def _start(self, claim: Claim, tenure: Tenure, facts: TopicFacts, partitions: int) -> None:
         settings = self._around.settings
         flow = _Flow(self._kafka, claim.places)
         order = self._order(claim)
-        inbox = Inbox(order, flow, settings.buffer_records)
+        inbox = Inbox(order, flow, BUFFERED if claim.name == OVERVIEW else settings.buffer_records)
         work: Coroutine[Any, Any, None]
         if isinstance(claim.name, int):
-            rules = self._around.rules
-            source = f"{rules.source}/{facts.ids[settings.topic_transactions]}"
-            around = replace(self._around, rules=replace(rules, source=source))
             cached = max(FEWEST_CACHED, settings.cache_wallets // partitions)
-            work = Partition(claim.name, tenure, inbox, around, cached).run()
+            work = Partition(claim.name, tenure, inbox, self._shared(facts), cached).run()
         else:
             work = OverviewPartition(tenure, inbox, self._around).run()
         task = asyncio.create_task(work)
         task.add_done_callback(self._ended)
         lanes = {place.topic: number for number, place in enumerate(claim.places)}
-        self.owned[claim.name] = Owned(inbox, task, lanes)
+        self.owned[claim.name] = Owned(tenure, inbox, task, lanes)
 
     def _order(self, claim: Claim) -> Merge | Alone:
         if len(claim.places) == 1:
@@ -234,16 +259,16 @@ class Owner:
         if not task.cancelled() and (problem := task.exception()):
             self.fail(problem)
 
-    def _compare(self, facts: TopicFacts) -> None:
+    def _compare(self, facts: TopicFacts, names: Iterable[str]) -> None:
         """Raises `Refused` when a topic is no longer the one that was taken over."""
-        settings, known = self._around.settings, self._facts
-        names = {topic for owned in self.owned.values() for topic in owned.lanes}
-        for topic in sorted(names):
-            if known and facts.ids[topic] != known.ids[topic]:
-                raise _recreated(topic)
-        topic = settings.topic_transactions
-        if known and facts.partitions[topic] != known.partitions[topic]:
-            raise _repartitioned(facts.partitions[topic], known.partitions[topic])
+        topic, known = self._around.settings.topic_transactions, self._facts
+        if known is None:
+            return
+        for name in sorted(names):
+            if facts.ids[name] != known.ids[name]:
+                raise recreated(name)
+        if facts.partitions[topic] != known.partitions[topic]:
+            raise repartitioned(facts.partitions[topic], known.partitions[topic])
 
 
 def fitting(claim: Claim, facts: TopicFacts, bounds: Mapping[Place, tuple[int, int]]) -> Claim:
@@ -261,25 +286,30 @@ def fitting(claim: Claim, facts: TopicFacts, bounds: Mapping[Place, tuple[int, i
         return replace(claim, mark=replace(mark, topics=ids, offsets=begin))
     for place, known, offset in zip(claim.places, mark.topics, mark.offsets, strict=True):
         if facts.ids[place.topic] != known:
-            raise _recreated(place.topic)
+            raise recreated(place.topic)
         first, end = bounds[place]
         if mark.number and not first <= offset <= end:
             raise _outside(place, offset, (first, end))
     return replace(claim, mark=replace(mark, offsets=begin))
 
 
-def _recreated(topic: str) -> Refused:
+def recreated(topic: str) -> Refused:
+    """What to raise for a topic that is not the one that was counted."""
     return Refused(
         f"{topic} is not the topic that was counted (it was deleted and created again): "
         "use an empty Redis database to count the new one from its start"
     )
 
 
-def _repartitioned(now: int, counted: int) -> Refused:
-    return Refused(
-        f"the topics have {now} partitions, what is in Redis was counted with {counted}: "
-        f"recreate the topics with {counted}, or replay them with an empty Redis database"
-    )
+def repartitioned(now: int, counted: int) -> Refused:
+    """What to raise when the topics have another number of partitions than what is in Redis was counted with."""
+    if now > counted and now % counted == 0:
+        advice = "stop all workers, then run `tidemark repartition`"
+    elif now > counted:
+        advice = f"add partitions up to {now + counted - now % counted}, a multiple, then run `tidemark repartition`"
+    else:
+        advice = f"recreate them with {counted}, or count them in an empty Redis database"
+    return Refused(f"the topics have {now} partitions, what is in Redis was counted with {counted}: {advice}")
 
 
 def _outside(place: Place, offset: int, bounds: tuple[int, int]) -> Refused:

@@ -15,17 +15,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import structlog
 
 from models.counters import Cell, Codes, add_cells, decode_cell, encode_cell
 from models.rows import ROW
 from models.state import Batch, State, Totals
-from models.step import step
 from streams.announce import Message, quarantine
 from streams.cache import WalletCache
 from streams.errors import Refused
 from streams.intake import next_offsets
 from streams.ledger import Writes
 from streams.lessons import Lessons
+from streams.steps import Steps
+from streams.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -41,25 +43,11 @@ if TYPE_CHECKING:
     from streams.tenure import Tenure
 
 #: Between two commits, unless a batch was full: lets small batches grow.
-PAUSE_S = 0.003
+PAUSE_S = 0.001
 #: ROI cells remembered; beyond it all are forgotten and read again as they are needed.
 CELLS_KEPT = 100_000
 
-
-@dataclass(slots=True)
-class Tally:
-    """What a worker's partitions have done since its start."""
-
-    records: int = 0
-    batches: int = 0
-    changes: int = 0
-    rejected: int = 0
-    missed_wallets: int = 0
-    waits: int = 0
-    load_s: float = 0.0
-    step_s: float = 0.0
-    commit_s: float = 0.0
-    announce_s: float = 0.0
+log = structlog.get_logger("tidemark.partition")
 
 
 @dataclass(slots=True)
@@ -72,6 +60,10 @@ class Surroundings:
     watch: CatalogueWatch
     largest: int
     tally: Tally = field(default_factory=Tally)
+    steps: Steps = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steps = Steps(self.rules, self.watch)
 
 
 class Partition:
@@ -107,30 +99,29 @@ class Partition:
         tally, began = self._around.tally, time.perf_counter()
         lookup = await self._load(taken)  # 1. the wallets the step needs and the cache lacks
         loaded = time.perf_counter()
-        catalogue = self._around.watch.catalogue  # once: it may change while this batch waits for Redis
-        state, effects = self._step(taken, lookup, catalogue)  # 2. decide; nothing has happened yet
+        state, effects, catalogue = await self._step(taken, lookup)  # 2. decide; nothing has happened yet
         stepped = time.perf_counter()
         cells = await self._count(effects)  # 3. the counters, absolute
         offsets = next_offsets(self._tenure.mark.offsets, taken)
         mark = self._tenure.next_mark(offsets, state.clock_ms, (catalogue.version, catalogue.hash))
         messages = self._messages(mark, taken, effects)
-        await self._tenure.commit(mark, _writes(state, effects, cells), messages)  # 4. all of it, or nothing
+        writes, asked = _writes(state, effects, cells), time.perf_counter()
+        await self._tenure.commit(mark, writes, messages)  # 4. all of it, or nothing
         committed = time.perf_counter()
+        tally.committed(taken.lanes, (self._totals, state.totals), effects)
+        tally.commits.note(committed - asked)
         self._remember(lookup, state, cells)  # 5. what is in Redis now
         self._lessons.committed(mark, effects.learning, sent=self._has_digest(messages))
         await self._tenure.announce(messages)  # 6. only what is committed
         self.inbox.ack(dict(enumerate(mark.offsets)))  # 7. a courtesy to Kafka's lag tools
-        tally.load_s += loaded - began
-        tally.step_s += stepped - loaded
-        tally.commit_s += committed - stepped
-        tally.announce_s += time.perf_counter() - committed
-        _count(tally, taken, effects)
+        self._tell(taken, effects, (began, loaded, stepped, committed, time.perf_counter()))
 
     async def _load(self, taken: Taken) -> Lookup:
         ledger = self._around.ledger
-        lookup = self._cache.look_up(taken.records)
+        lookup, tally = self._cache.look_up(taken.records), self._around.tally
+        tally.found_wallets += len(lookup.keys) - len(lookup.missing)
         if lookup.missing:
-            self._around.tally.missed_wallets += len(lookup.missing)
+            tally.missed_wallets += len(lookup.missing)
             rows = await ledger.read(self.number, b"w", lookup.missing)
             with _readable(self.number):
                 with_journal = self._cache.admit(lookup, rows)
@@ -139,12 +130,12 @@ class Partition:
                 self._cache.admit_journals(with_journal, journals)
         return lookup
 
-    def _step(self, taken: Taken, lookup: Lookup, catalogue: Catalogue) -> tuple[State, Effects]:
+    async def _step(self, taken: Taken, lookup: Lookup) -> tuple[State, Effects, Catalogue]:
         wallets, wallet_of = self._cache.copy(lookup)
         mark = self._tenure.mark
         before = State(self.number, mark.partitions, mark.clock_ms, self._totals, self._codes, wallets)
         batch = Batch(taken.records, taken.lanes, wallet_of)
-        return step(before, batch, self._around.rules, catalogue)
+        return await self._around.steps.step(before, batch)
 
     async def _count(self, effects: Effects) -> dict[bytes, Cell]:
         """The new absolute values of the cells this batch adds to."""
@@ -176,6 +167,22 @@ class Partition:
         if len(self._cells) > CELLS_KEPT:
             self._cells.clear()
         self._cells |= cells
+
+    def _tell(self, taken: Taken, effects: Effects, times: tuple[float, ...]) -> None:
+        """The one line of a batch. `times`: when its four phases began, and the end of the last."""
+        took, mark = self._around.tally.took(times), self._tenure.mark
+        log.debug(
+            "batch",
+            partition=self.number,
+            commit=mark.number,
+            offsets=mark.offsets,
+            clock_ms=mark.clock_ms,
+            records=len(taken.records),
+            changes=len(effects.changes),
+            rejected=len(effects.rejected),
+            catalogue=mark.catalogue[0],
+            **took,
+        )
 
     async def _keep_pace(self, taken: Taken) -> None:
         before = self._lessons.waits
@@ -216,10 +223,3 @@ def _writes(state: State, effects: Effects, cells: dict[bytes, Cell]) -> Writes:
     if effects.codes:
         hashes[b"codes"] = {name: b"%d" % code for name, code in effects.codes.items()}
     return Writes(strings, hashes)
-
-
-def _count(tally: Tally, taken: Taken, effects: Effects) -> None:
-    tally.records += len(taken.records)
-    tally.batches += 1
-    tally.changes += len(effects.changes)
-    tally.rejected += len(effects.rejected)

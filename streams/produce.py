@@ -14,6 +14,7 @@ from kafka.errors import KafkaError
 from kafka.partitioner import murmur2
 from kafka.serializer import Serializer
 
+from streams.access import entering
 from streams.errors import Unavailable
 from streams.lines import BadLine, Outgoing, read_line
 
@@ -146,13 +147,9 @@ class Sender:
     """An idempotent producer that is told of every failure and never holds more than the bounds above."""
 
     def __init__(self, target: Target) -> None:
-        hosts = target.bootstrap.split(",")
-        try:
-            self.producer = KafkaProducer(**{**PRODUCER, "bootstrap_servers": hosts, **target.security})
-        except (KafkaError, OSError) as problem:
-            raise NotDelivered(
-                f"no Kafka broker answers at {target.bootstrap} ({_reason(problem)}): start it, or set TIDEMARK_KAFKA"
-            ) from None
+        ways = {"bootstrap_servers": target.bootstrap.split(","), **target.security}
+        with entering(ways):
+            self.producer = KafkaProducer(**PRODUCER | ways)
         self.partitions: dict[str, list[int]] = {}
         self.pending: deque[tuple[Any, int, int]] = deque()
         self.pending_bytes = 0

@@ -22,6 +22,7 @@ from models.segments import EMPTY_CATALOGUE, Catalogue, UnusableCatalogue
 from models.state import Totals
 from streams.errors import Refused, TidemarkError
 from streams.ledger import LedgerReader
+from streams.store import Address
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,25 +38,25 @@ Cells = dict[bytes, Cell]
 
 def totals(settings: Settings) -> Row:
     """The totals of all partitions together; zeros before the first commit."""
-    with closing(LedgerReader(settings.redis_url)) as reader:
+    with closing(LedgerReader(Address.of(settings))) as reader:
         return _totals(_snapshots(reader))
 
 
 def roi(settings: Settings) -> list[Row]:
     """Five rows, one a rule, for every segment, campaign and channel with money; sums over all partitions."""
-    with closing(LedgerReader(settings.redis_url)) as reader:
+    with closing(LedgerReader(Address.of(settings))) as reader:
         return _roi(_snapshots(reader), _catalogue(settings, reader))
 
 
 def segments(settings: Settings) -> list[Row]:
     """Every segment, largest first, then `unassigned`; empty before anything is known."""
-    with closing(LedgerReader(settings.redis_url)) as reader:
+    with closing(LedgerReader(Address.of(settings))) as reader:
         return _segments(_snapshots(reader), _catalogue(settings, reader))
 
 
 def catalogue(settings: Settings) -> Catalogue:
     """The catalogue wallets are placed with. Raises `TidemarkError` while there is none."""
-    with closing(LedgerReader(settings.redis_url)) as reader:
+    with closing(LedgerReader(Address.of(settings))) as reader:
         found = _catalogue(settings, reader)
     if not found.segments:
         raise TidemarkError("there is no catalogue yet: it comes with the first segments, see `tidemark segments`")
@@ -73,7 +74,7 @@ class Overall(NamedTuple):
 
 def overall(settings: Settings) -> Overall:
     """What the live view shows."""
-    with closing(LedgerReader(settings.redis_url)) as reader:
+    with closing(LedgerReader(Address.of(settings))) as reader:
         snapshots, found = _snapshots(reader), _catalogue(settings, reader)
     clock_ms = max((snapshot.mark.clock_ms for snapshot in snapshots if snapshot.mark), default=0)
     return Overall(_totals(snapshots), _roi(snapshots, found), _segments(snapshots, found), clock_ms)
@@ -87,7 +88,7 @@ def records_read(totals: Row) -> int:
 def wallet(settings: Settings, wallet_id: str) -> Row:
     """One wallet. Raises `TidemarkError` for one that has no accepted event."""
     key = wallet_id.encode()
-    with closing(LedgerReader(settings.redis_url)) as reader:
+    with closing(LedgerReader(Address.of(settings))) as reader:
         found = _catalogue(settings, reader)
         for partition in _partitions_of(settings, key, reader.marks()):
             row, journal, codes = reader.wallet(partition, key)
@@ -100,7 +101,7 @@ def wallet(settings: Settings, wallet_id: str) -> Row:
 def wallets(settings: Settings, segment: str | None = None) -> Iterator[Row]:
     """Every wallet by a scan, each once; `segment`: only this one, such as `s3` or `unassigned`."""
     seen: set[tuple[int, bytes]] = set()
-    with closing(LedgerReader(settings.redis_url)) as reader:
+    with closing(LedgerReader(Address.of(settings))) as reader:
         found = _catalogue(settings, reader)
         for partition, key, stored in reader.wallets():
             row = unpack_rows([stored])
@@ -112,21 +113,21 @@ def wallets(settings: Settings, segment: str | None = None) -> Iterator[Row]:
 def lag(settings: Settings) -> list[Row]:
     """How far the committed mark is behind the last stable offset, for each input topic and partition.
 
+    `position`: the next record to be counted, or the end where none is left; markers of transactions are no records.
     `event_time_lag_ms`: wall clock minus the partition's event time; 0 where every record is committed, null where
     none is.
     """
-    from streams.topics import bounds
+    from streams.topics import standing
 
-    with closing(LedgerReader(settings.redis_url)) as reader:
+    with closing(LedgerReader(Address.of(settings))) as reader:
         marks = reader.marks()
     now_ms = time.time_ns() // 1_000_000
     rows = []
     for lane, topic in enumerate(settings.inputs):
-        for partition, (begin, end) in enumerate(bounds(settings, topic)):
-            mark = marks.get(partition)
-            position = max(begin, mark.offsets[lane]) if mark else begin
+        committed = {partition: mark.offsets[lane] for partition, mark in marks.items()}
+        for partition, (position, end) in enumerate(standing(settings, topic, committed)):
             behind = max(0, end - position)
-            late_ms = _event_time_lag_ms(behind, mark, now_ms)
+            late_ms = _event_time_lag_ms(behind, marks.get(partition), now_ms)
             rows.append(
                 {
                     "topic": topic,
@@ -254,6 +255,10 @@ def _natural(features: NDArray[np.float64]) -> dict[str, float]:
     return {name: natural(name, float(value)) for name, value in zip(FEATURES, features, strict=True)}
 
 
+def _confidence(features: NDArray[np.float64], column: int, found: Catalogue) -> float:
+    return round(float(confidence(found.place(features), np.array([column]))[0]), 4)
+
+
 def _described(wallet_id: str, row: NDArray[np.void], found: Catalogue) -> Row:
     """A stored row (1,) in words; confidence is null for a wallet whose segment the catalogue does not have."""
     number, features = int(row["segment"][0]), row_features(row)
@@ -265,7 +270,7 @@ def _described(wallet_id: str, row: NDArray[np.void], found: Catalogue) -> Row:
         "name": _name(segment_id(number), found),
         "since": rfc3339(since_s * 1000) if since_s else None,
         "sequence": int(row["sequence"][0]),
-        "confidence": round(confidence(found.place(features)[0], column), 4) if column >= 0 else None,
+        "confidence": _confidence(features, column, found) if column >= 0 else None,
         "lifecycle": "active",
         "whale": bool(row["flags"][0] & WHALE),
         "features": _natural(features[0]),

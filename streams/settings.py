@@ -16,6 +16,7 @@ from streams.errors import WrongSettings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from pydantic.fields import FieldInfo
 
@@ -134,8 +135,8 @@ class Settings(BaseSettings):
         4000, "records read ahead for each topic and partition", unit="records", ge=1000, le=1_000_000
     )
     fetch_min_bytes: int = _setting(
-        1,
-        "Kafka answers a fetch when it has this much; 65536 saves CPU at thousands of events/s",
+        65536,
+        "Kafka answers a fetch when it has this much; 1 saves some milliseconds and costs CPU",
         unit="bytes",
         ge=1,
         le=1 << 20,
@@ -160,16 +161,57 @@ class Settings(BaseSettings):
     kafka_password: SecretStr | None = _setting(
         None, "password, with SASL_PLAINTEXT and SASL_SSL", allowed="a text", min_length=1
     )
+    kafka_password_file: FilePath | None = _setting(
+        None, "a file with that password instead", allowed="a file that exists"
+    )
     kafka_ca: FilePath | None = _setting(
         None,
         "certificates to trust, with SSL and SASL_SSL; default: those of the system",
         allowed="a PEM file that exists",
+    )
+    kafka_certificate: FilePath | None = _setting(
+        None, "our own certificate, with SSL and SASL_SSL, where brokers want one", allowed="a PEM file that exists"
+    )
+    kafka_key: FilePath | None = _setting(
+        None, "its private key, not encrypted; default: in the same file", allowed="a PEM file that exists"
+    )
+    redis_password_file: FilePath | None = _setting(
+        None, "a file with the password of Redis, instead of one in the URL", allowed="a file that exists"
+    )
+    redis_ca: FilePath | None = _setting(
+        None,
+        "certificates to trust beside those of the system, with rediss://",
+        allowed="a PEM file that exists",
+    )
+    redis_certificate: FilePath | None = _setting(
+        None, "our own certificate, with rediss://, where Redis wants one", allowed="a PEM file that exists"
+    )
+    redis_key: FilePath | None = _setting(
+        None, "its private key, not encrypted; default: in the same file", allowed="a PEM file that exists"
+    )
+    redis_cluster: bool = _setting(
+        default=False,
+        meaning="the URL names one node of a Redis Cluster; the others are asked for",
+        allowed="true or false",
     )
     instance_id: str | None = _setting(
         None,
         "name of this worker for ever (static membership): its restart moves no partition of others",
         allowed="letters, digits, '.', '_' and '-', 1 to 200",
         pattern=_TOPIC,
+    )
+    http_port: int | None = _setting(
+        None,
+        "a worker answers /live, /ready and /metrics here; default: nothing listens",
+        allowed="a whole number from 1 to 65535 (port)",
+        ge=1,
+        le=65535,
+    )
+    http_host: str = _setting(
+        "127.0.0.1",
+        "the address it listens at; there is no password, so not one that strangers reach",
+        allowed="a host name or IP address of this machine",
+        pattern=r"^[^\s/@\[\]]{1,255}$",
     )
     embedded: bool = _setting(
         default=False,
@@ -182,16 +224,53 @@ class Settings(BaseSettings):
     def _together(self) -> Self:
         if self.segments_min > self.segments_max:
             raise ValueError(f"{PREFIX}SEGMENTS_MIN: must not be above {PREFIX}SEGMENTS_MAX")
-        if self.kafka_security.startswith("SASL") and not (self.kafka_user and self.kafka_password):
-            raise ValueError(f"{PREFIX}KAFKA_SECURITY: SASL needs {PREFIX}KAFKA_USER and {PREFIX}KAFKA_PASSWORD")
         if self.topic_transactions == self.topic_touches:
             raise ValueError(f"{PREFIX}TOPIC_TOUCHES: must differ from {PREFIX}TOPIC_TRANSACTIONS")
+        self._kafka_access()
+        self._redis_access()
         return self
+
+    def _kafka_access(self) -> None:
+        """What is given must be used: a certificate that is ignored in silence is a connection nobody protects."""
+        security = self.kafka_security
+        one_password = bool(self.kafka_password) != bool(self.kafka_password_file)
+        if security.startswith("SASL") and not (self.kafka_user and one_password):
+            raise ValueError(
+                f"{PREFIX}KAFKA_SECURITY: {security} needs {PREFIX}KAFKA_USER, and either {PREFIX}KAFKA_PASSWORD or "
+                f"{PREFIX}KAFKA_PASSWORD_FILE"
+            )
+        if (self.kafka_ca or self.kafka_certificate) and not security.endswith("SSL"):
+            raise ValueError(f"{PREFIX}KAFKA_CA: certificates need {PREFIX}KAFKA_SECURITY SSL or SASL_SSL")
+        if self.kafka_key and not self.kafka_certificate:
+            raise ValueError(f"{PREFIX}KAFKA_KEY: needs {PREFIX}KAFKA_CERTIFICATE")
+
+    def _redis_access(self) -> None:
+        url = urlsplit(self.redis_url)
+        if (self.redis_ca or self.redis_certificate) and url.scheme != "rediss":
+            raise ValueError(f"{PREFIX}REDIS_CA: certificates need a rediss:// URL in {PREFIX}REDIS")
+        if self.redis_key and not self.redis_certificate:
+            raise ValueError(f"{PREFIX}REDIS_KEY: needs {PREFIX}REDIS_CERTIFICATE")
+        if self.redis_password_file and url.password:
+            raise ValueError(f"{PREFIX}REDIS_PASSWORD_FILE: the password is in {PREFIX}REDIS already")
+        if self.redis_cluster and (url.scheme == "unix" or url.path not in {"", "/", "/0"}):
+            raise ValueError(f"{PREFIX}REDIS_CLUSTER: a cluster has a redis:// or rediss:// URL, and database 0 only")
 
     @property
     def redis_url(self) -> str:
         """The Redis URL with its password: for the connection only, never for a log."""
         return self.redis.get_secret_value()
+
+    @property
+    def kafka_secret(self) -> str:
+        """The password for Kafka, given or in its file: for the connection only."""
+        if self.kafka_password_file:
+            return _secret(self.kafka_password_file, "KAFKA_PASSWORD_FILE")
+        return self.kafka_password.get_secret_value() if self.kafka_password else ""
+
+    @property
+    def redis_secret(self) -> str | None:
+        """The password for Redis that is in a file; None: it is in the URL, or there is none."""
+        return _secret(self.redis_password_file, "REDIS_PASSWORD_FILE") if self.redis_password_file else None
 
     @property
     def inputs(self) -> tuple[str, str]:
@@ -296,6 +375,17 @@ def without_password(url: str) -> str:
     """The URL with the password of its user part and of its query replaced by stars."""
     hidden = re.sub(r"(://[^:@/]*:).*@", rf"\g<1>{_MASK}@", url, flags=re.DOTALL)
     return re.sub(r"(password=)[^&#]*", rf"\g<1>{_MASK}", hidden)
+
+
+def _secret(file: Path, name: str) -> str:
+    """The text of a file without the line's end, which editors add. Raises `WrongSettings`."""
+    try:
+        text = file.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if not text:
+        raise WrongSettings((f"{PREFIX}{name}: {file} cannot be read, or holds no password",))
+    return text
 
 
 def _variable(name: str) -> str:

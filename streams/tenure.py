@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streams.announce import Message, Outbox, pack, unpack
-from streams.ledger import Writes
+from streams.ledger import Writes, foreign
 
 if TYPE_CHECKING:
+    from streams.errors import Foreign
     from streams.ledger import Ledger, Mark
 
 
@@ -31,6 +32,7 @@ class Tenure:
         self._held = held or mark
         self._ledger, self._outbox = ledger, outbox
         self._pending = False
+        self._committing = False
 
     async def inherit(self, pending: bytes) -> None:
         """Send what the last owner may not have sent; it leaves the slot with the next commit."""
@@ -52,8 +54,20 @@ class Tenure:
 
     async def commit(self, mark: Mark, writes: Writes, messages: Sequence[Message]) -> None:
         """Write everything or nothing; the messages are in the pending slot and not yet sent."""
+        self._committing = True
         await self._ledger.commit(self.name, (self._held, mark), pack(messages), writes)
         self.mark, self._held, self._pending = mark, mark, bool(messages)
+        self._committing = False
+
+    async def lost(self) -> Foreign | None:
+        """Why this owner has to go although it writes nothing: its mark is no longer in Redis (rolled back, emptied).
+
+        None while all is well, and while a commit is under way: that one finds out by itself.
+        """
+        held = self._held
+        (found,) = await self._ledger.read_strings(self.name, b"mark")
+        idle = not self._committing and self._held is held
+        return foreign(self.name, found or b"") if idle and found != held.pack() else None
 
     async def announce(self, messages: Sequence[Message]) -> None:
         """Send what was committed, and wait until Kafka has it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,19 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import (
-    AuthorizationError,
-    KafkaConnectionError,
-    KafkaError,
-    KafkaTimeoutError,
-    for_code,
-)
+from kafka.errors import for_code
 
 from models.rules import DAY_MS, LARGEST_VALUE
-from streams.errors import Refused, TidemarkError, Unavailable
+from streams.access import connection, entering
+from streams.errors import Denied, Refused, TidemarkError, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from streams.settings import Settings
 
@@ -32,6 +26,8 @@ ENVELOPE = 64 * 1024
 #: Inputs made here take values a little over the largest we accept, so that one too large is seen and quarantined.
 #: Kafka's default does not even take the largest accepted one with its headers.
 DEFAULT_LARGEST = LARGEST_VALUE + ENVELOPE
+#: To see whether more than markers of transactions is left, so many bytes of a partition are looked at, for so long.
+GLANCE, GLANCE_S = 64 * 1024, 10.0
 _KAFKAS_LARGEST = 1_048_588
 _TOPIC_EXISTS = 36
 _UNKNOWN_TOPIC = 3
@@ -49,10 +45,14 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class TopicFacts:
-    """What the cluster says of topics, by name. `ids`: topic ids as text; a recreated topic gets a new one."""
+    """What the cluster says of topics, by name. `ids`: topic ids as text; a recreated topic gets a new one.
+
+    `rights`: what we may do, where the cluster says so: such as DESCRIBE_CONFIGS.
+    """
 
     ids: Mapping[str, str]
     partitions: Mapping[str, int]
+    rights: Mapping[str, Collection[str]] = field(default_factory=dict)
 
 
 def topics(settings: Settings, largest: int = DEFAULT_LARGEST) -> list[Topic]:
@@ -68,21 +68,6 @@ def topics(settings: Settings, largest: int = DEFAULT_LARGEST) -> list[Topic]:
         Topic(settings.alerts_topic, 1, {"cleanup.policy": "delete"}),
         Topic(settings.digests_topic, 1, week),
     ]
-
-
-def connection(settings: Settings) -> dict[str, Any]:
-    """Keyword arguments of every kafka-python client: where the brokers are and how to speak with them."""
-    found: dict[str, Any] = {"bootstrap_servers": settings.kafka.split(",")}
-    if settings.kafka_security == "PLAINTEXT":
-        return found
-    found["security_protocol"] = settings.kafka_security
-    if settings.kafka_ca:
-        found["ssl_cafile"] = str(settings.kafka_ca)
-    if settings.kafka_security.startswith("SASL") and settings.kafka_password:
-        found["sasl_mechanism"] = settings.kafka_sasl_mechanism
-        found["sasl_plain_username"] = settings.kafka_user
-        found["sasl_plain_password"] = settings.kafka_password.get_secret_value()
-    return found
 
 
 def create(settings: Settings) -> list[str]:
@@ -147,24 +132,50 @@ def describe(settings: Settings, patience_s: float = 20.0) -> TopicFacts:
     """Ids and partition counts of every topic of the contract, asked again for up to `patience_s` seconds.
 
     Right after a broker's restart the first answer fails, and a topic just created is not known everywhere.
-    Raises `Unavailable` (no broker), `TidemarkError` (topics missing) and `Refused` (unequal partition counts).
+    Raises `Unavailable` (no broker), `TidemarkError` (topics missing); at once `Denied` and `Refused` (unequal
+    partition counts).
     """
     deadline = time.monotonic() + patience_s
     while True:
         try:
             return _described(settings)
         except TidemarkError as error:
-            if isinstance(error, Refused) or time.monotonic() >= deadline:
+            if isinstance(error, (Denied, Refused)) or time.monotonic() >= deadline:
                 raise
         time.sleep(0.5)
 
 
-def bounds(settings: Settings, name: str) -> list[tuple[int, int]]:
-    """First offset and last stable offset of each partition of a topic, by partition."""
-    with reading(settings, name) as consumer:
+def standing(settings: Settings, name: str, offsets: Mapping[int, int]) -> list[tuple[int, int]]:
+    """Of each partition of a topic: the offset of its next record from `offsets` on, and its last stable offset.
+
+    `offsets`: partition -> where to read on; without one, the start of the log. Markers of transactions and what
+    aborted ones wrote take offsets too and are no records: where nothing else is left, both numbers are the same.
+    """
+    with reading(settings, name, max_partition_fetch_bytes=GLANCE) as consumer:
         places = sorted(consumer.assignment())
         begins, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
-        return [(begins[place], ends[place]) for place in places]
+        found = {place: max(begins[place], offsets.get(place.partition, 0)) for place in places}
+        _pass_markers(consumer, found, ends)
+        return [(found[place], ends[place]) for place in places]
+
+
+def _pass_markers(consumer: KafkaConsumer, found: dict[Any, int], ends: Mapping[Any, int]) -> None:
+    """Move every offset of `found` that is before its end to the next record; left as it is if Kafka is too slow."""
+    looking = {place for place, offset in found.items() if offset < ends[place]}
+    if not looking:
+        return
+    consumer.assign(looking)
+    for place in looking:
+        consumer.seek(place, found[place])
+    deadline = time.monotonic() + GLANCE_S
+    while looking and time.monotonic() < deadline:
+        for place, records in consumer.poll(timeout_ms=200).items():
+            found[place] = min(records[0].offset, ends[place])  # later ones may have come meanwhile
+            consumer.pause(place)
+            looking.discard(place)
+        for place in [place for place in looking if consumer.position(place) >= ends[place]]:
+            found[place] = ends[place]
+            looking.discard(place)
 
 
 def in_force(settings: Settings) -> tuple[dict[str, int], dict[str, dict[str, str]]]:
@@ -174,17 +185,57 @@ def in_force(settings: Settings) -> tuple[dict[str, int], dict[str, dict[str, st
         return partitions, _configs(admin, list(partitions))
 
 
+def members(settings: Settings, patience_s: float = 20.0) -> int:
+    """How many workers are in the group; one that was killed is, until its session times out.
+
+    Asked again for up to `patience_s` seconds: a broker that has never had a group first makes a topic for them.
+    """
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            with _admin(settings) as admin:
+                return len(admin.describe_groups([settings.group])[settings.group]["members"])
+        except Unavailable:
+            if time.monotonic() >= deadline:
+                raise
+        time.sleep(0.5)
+
+
+def unfinished(settings: Settings) -> list[str]:
+    """The input partitions with a transaction that has not ended: its records, and all after it, cannot be read yet."""
+    open_in = []
+    for name in settings.inputs:
+        stable = ends_of(settings, name, isolation_level="read_committed")
+        last = ends_of(settings, name, isolation_level="read_uncommitted")
+        open_in += [f"{name}[{partition}]" for partition, end in enumerate(stable) if end < last[partition]]
+    return open_in
+
+
+def ends_of(settings: Settings, name: str, **options: Any) -> list[int]:
+    """Where the log of each partition of a topic ends for a consumer with these options."""
+    with reading(settings, name, **options) as consumer:
+        ends = consumer.end_offsets(sorted(consumer.assignment()))
+        return [ends[place] for place in sorted(ends)]
+
+
+def begins_of(settings: Settings, name: str) -> list[int]:
+    """Where the log of each partition of a topic begins."""
+    with reading(settings, name) as consumer:
+        begins = consumer.beginning_offsets(sorted(consumer.assignment()))
+        return [begins[place] for place in sorted(begins)]
+
+
 @contextmanager
 def reading(settings: Settings, name: str, **options: Any) -> Iterator[KafkaConsumer]:
-    """A consumer of all partitions of a topic, outside any group, that sees committed records only."""
-    with _foreseen(settings):
+    """A consumer of all partitions of a topic, outside any group; it sees committed records only, unless told so."""
+    ways = connection(settings)
+    with entering(ways):
         consumer = KafkaConsumer(
-            **connection(settings),
+            **ways,
             group_id=None,
             enable_auto_commit=False,
-            isolation_level="read_committed",
             bootstrap_timeout_ms=5000,
-            **options,
+            **{"isolation_level": "read_committed"} | options,
         )
         try:
             partitions = consumer.partitions_for_topic(name)
@@ -198,53 +249,18 @@ def reading(settings: Settings, name: str, **options: Any) -> Iterator[KafkaCons
 
 @contextmanager
 def _admin(settings: Settings) -> Iterator[KafkaAdminClient]:
-    with _foreseen(settings):
-        admin = KafkaAdminClient(**connection(settings), bootstrap_timeout_ms=5000, request_timeout_ms=10_000)
+    ways = connection(settings)
+    with entering(ways):
+        admin = KafkaAdminClient(**ways, bootstrap_timeout_ms=5000, request_timeout_ms=10_000)
         try:
             yield admin
         finally:
             admin.close()
 
 
-@contextmanager
-def _foreseen(settings: Settings) -> Iterator[None]:
-    """Turn what can be foreseen into one line.
-
-    kafka-python leaves a thread and a socket behind when its first connection fails, and takes long to say so:
-    whether anybody listens is asked beforehand.
-    """
-    if not any(map(_listens, settings.kafka.split(","))):
-        raise Unavailable(f"no Kafka broker answers at {settings.kafka}: start it, or set TIDEMARK_KAFKA")
-    try:
-        yield
-    except (KafkaConnectionError, KafkaTimeoutError) as error:
-        raise Unavailable(
-            f"Kafka at {settings.kafka} does not answer ({type(error).__name__}): "
-            "is it a broker, and is TIDEMARK_KAFKA_SECURITY right?"
-        ) from error
-    except AuthorizationError as error:
-        raise TidemarkError(f"Kafka refuses access ({error}): see `tidemark topics create --print`") from error
-    except KafkaError as error:
-        said = f"{type(error).__name__}: {_first_line(error)}"
-        raise Unavailable(f"Kafka at {settings.kafka} answers with {said}") from error
-
-
-def _listens(host_and_port: str) -> bool:
-    host, _, port = host_and_port.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=5):
-            return True
-    except (OSError, OverflowError):
-        return False
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [""])[0]
-
-
 def _facts(admin: KafkaAdminClient, names: list[str]) -> TopicFacts:
     """What exists of `names`."""
-    ids, partitions = {}, {}
+    ids, partitions, rights = {}, {}, {}
     for topic in admin.describe_topics(names):
         if topic["error_code"] == _UNKNOWN_TOPIC:
             continue
@@ -252,7 +268,9 @@ def _facts(admin: KafkaAdminClient, names: list[str]) -> TopicFacts:
             raise for_code(topic["error_code"])(topic["name"])
         ids[topic["name"]] = str(topic["topic_id"])
         partitions[topic["name"]] = len(topic["partitions"])
-    return TopicFacts(ids, partitions)
+        if topic.get("authorized_operations"):
+            rights[topic["name"]] = topic["authorized_operations"]
+    return TopicFacts(ids, partitions, rights)
 
 
 def _described(settings: Settings) -> TopicFacts:
@@ -264,7 +282,21 @@ def _described(settings: Settings) -> TopicFacts:
         raise TidemarkError(f"Kafka at {settings.kafka} has no topic {names}: run `tidemark topics create`")
     if wrong := wrong_partitions(settings, facts.partitions):
         raise Refused(wrong[0])
+    if lacking := _lacking(settings, facts.rights):
+        raise Denied(f"Kafka does not allow us {', '.join(lacking)}: see `tidemark topics create --print`")
     return facts
+
+
+def _lacking(settings: Settings, rights: Mapping[str, Collection[str]]) -> list[str]:
+    """What a worker has to do and may not; found before it owns anything instead of at its first message."""
+    needed = {
+        **dict.fromkeys(settings.inputs, ("READ", "DESCRIBE_CONFIGS")),
+        settings.rejected_topic: ("WRITE", "DESCRIBE_CONFIGS"),
+        settings.changes_topic: ("WRITE",),
+        settings.catalogue_topic: ("WRITE",),
+        settings.digests_topic: ("READ", "WRITE"),
+    }
+    return [f"{right} on {name}" for name, its in needed.items() for right in its if right not in rights.get(name, its)]
 
 
 def _create(admin: KafkaAdminClient, missing: Iterable[Topic], shared: int) -> None:
@@ -287,6 +319,10 @@ def _configs(admin: KafkaAdminClient, names: list[str]) -> dict[str, dict[str, s
         return {}
     resources = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
     found = admin.describe_configs(resources, config_filter="all")["topic"]
+    if hidden := [topic for topic, values in found.items() if not values]:  # kafka-python passes over the refusal
+        raise Denied(
+            f"Kafka does not allow us DESCRIBE_CONFIGS on {', '.join(hidden)}: see `tidemark topics create --print`"
+        )
     return {topic: {name: entry["value"] for name, entry in values.items()} for topic, values in found.items()}
 
 
@@ -300,9 +336,11 @@ def wrong_partitions(settings: Settings, found: Mapping[str, int]) -> list[str]:
     wrong = []
     transactions, touches = (found.get(name) for name in settings.inputs)
     if transactions and touches and transactions != touches:
+        most, fewer = max(transactions, touches), min(settings.inputs, key=lambda name: found[name])
         wrong.append(
             f"{settings.topic_transactions} has {transactions} partitions and {settings.topic_touches} {touches}: "
-            "both need the same number; recreate one, or produce into a new topic"
+            f"both need the same number; give {fewer} {most} too (kafka-topics.sh --alter --partitions {most}), and if "
+            "they were counted already, run `tidemark repartition`"
         )
     digests = found.get(settings.digests_topic, 1)
     if digests != 1:

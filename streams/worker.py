@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
-import ssl
 import sys
-import time
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, cast
 
 import faust
 import structlog
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    InvalidProducerEpoch,
+    KafkaError,
+    MessageSizeTooLargeError,
+    OutOfOrderSequenceNumber,
+    ProducerFenced,
+    TopicAuthorizationFailedError,
+    UnknownProducerId,
+)
 from faust.exceptions import ProducerSendError
 
 from streams import logs, topics
+from streams.access import kafka_tls
 from streams.announce import Message, Outbox
 from streams.catalogue import CatalogueWatch, pinned_catalogue
-from streams.errors import Unavailable
+from streams.errors import Denied, Unavailable
 from streams.intake import Place
 from streams.ledger import Ledger
+from streams.lookout import Lookout, Work, answering
 from streams.owner import Owner
 from streams.partition import Surroundings
 from streams.settings import Settings
+from streams.store import Address
+from streams.tally import Tally
 from streams.transport import TP, BatchApp, BatchConsumer, End, TakeOver, Tuning, arrivals, batch_channel
 
 #: At the start Kafka and Redis are given this long to answer.
@@ -34,7 +47,13 @@ START_S = 15.0
 LEAVE_S = 5.0
 #: A claim may wait for Redis longer than Faust allows a seek, and than any Kafka request should take.
 PATIENT_S = 660.0
-LINE_S = 1.0
+
+#: How often the group is asked whether it takes this worker.
+GROUP_S = 1.0
+#: New containers before Python looks for cycles, and how many such looks before it looks further.
+COLLECT = (100_000, 50, 1000)
+#: How long a thread works on while another waits for its turn.
+TURN_S = 0.001
 
 log = structlog.get_logger("tidemark.worker")
 
@@ -42,7 +61,14 @@ log = structlog.get_logger("tidemark.worker")
 def run(settings: Settings) -> int:
     """Work until SIGTERM; 0 after a clean hand-over. Raises `TidemarkError` when the worker must be started again."""
     logs.configure(settings.log_level)
-    asyncio.run(Worker(settings).run())
+    # Records come and go by the ten thousand, without cycles; looking for some among all wallets takes a tenth of the
+    # CPU. And the thread that fetches must not wait 5 ms for each of its turns.
+    sys.setswitchinterval(TURN_S)
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
+    worker = Worker(settings)
+    with answering(settings, worker.lookout):
+        asyncio.run(worker.run())
     return 0
 
 
@@ -51,20 +77,33 @@ class Worker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.tally = Tally()
+        self.lookout = Lookout(self.tally)
         #: whether the newest hand-over was clean
         self.clean = True
 
     async def run(self) -> None:
-        stopping = _stop_signal()
+        looking = asyncio.create_task(self.lookout.run())
+        try:
+            await self._run(looking)
+        finally:
+            looking.cancel()
+
+    async def _run(self, looking: asyncio.Task[None]) -> None:
         pinned = pinned_catalogue(self.settings.catalogue) if self.settings.catalogue else None
-        largest, largest_rejected = await self._world_is_there()
-        self.ledger = Ledger(self.settings.redis_url)
+        largest, largest_rejected = await world_is_there(self.settings)
+        stopping = _stop_signal()  # until here SIGTERM ends the process at once: there is nothing to hand over
+        self.ledger = Ledger(Address.of(self.settings))
         watch = CatalogueWatch(self.ledger, pinned)
-        self.around = Surroundings(self.settings, self.settings.rules(), self.ledger, watch, largest_rejected)
+        rules = self.settings.rules()
+        self.around = Surroundings(self.settings, rules, self.ledger, watch, largest_rejected, self.tally)
         self.app = _app(self.settings, self._take_over, largest)
-        self.owner = Owner(self.around, Outbox(self._send, _too_large), _Consumer(self.app))
+        outbox, consumer = Outbox(self._send, _too_large, stuck=_stuck), _Consumer(self.app)
+        self.owner = Owner(self.around, outbox, consumer)
         self._connect()
-        problem = await self._until_the_end(stopping)
+        self.lookout.watch(Work(self.owner, consumer, self.ledger, outbox, watch))
+        problem = await self._until_the_end(stopping, looking)
+        self.lookout.leave()
         if problem:
             self.owner.abandon()
         left = await self._leave()
@@ -82,20 +121,6 @@ class Worker:
             problem = Unavailable("partitions were cut off before they could finish: their next owner repeats the rest")
         return _explained(problem) if problem else None
 
-    async def _world_is_there(self) -> tuple[int, int]:
-        """Kafka with its topics and Redis, or one line that says what to do.
-
-        The largest message to be read or sent, in bytes, and the largest that may be sent as rejected: a record of the
-        largest input goes on with its headers and ours.
-        """
-        await asyncio.to_thread(topics.describe, self.settings, START_S)
-        largest = await asyncio.to_thread(topics.largest_input, self.settings)
-        ledger = Ledger(self.settings.redis_url, give_up_s=START_S)
-        await ledger.ping()
-        await ledger.close()
-        limit = await asyncio.to_thread(topics.largest_rejected, self.settings)
-        return largest + topics.ENVELOPE, min(largest + topics.ENVELOPE, limit)
-
     def _connect(self) -> None:
         """Faust's hooks: a stopping app skips the revocation, so the end is a hand-over too."""
         self.app.agent(batch_channel(self.app, self.settings.inputs), name="intake")(self._intake)
@@ -103,15 +128,14 @@ class Worker:
         self.app.on_partitions_revoked.connect(self._hand_over)
         self.app.on_before_shutdown.connect(self._hand_over)
 
-    async def _until_the_end(self, stopping: asyncio.Event) -> BaseException | None:
+    async def _until_the_end(self, stopping: asyncio.Event, looking: asyncio.Task[None]) -> BaseException | None:
         """Work; None when a signal ends it, else the problem that does."""
         signalled = asyncio.create_task(stopping.wait())
         crashed = asyncio.create_task(self.app.wait_until_stopped())
         starting = asyncio.create_task(self.app.start())
-        tasks = [
-            asyncio.create_task(each) for each in (self.around.watch.run(), self.owner.watch_topics(), self._tell())
-        ]
-        ends: set[asyncio.Future[Any]] = {signalled, crashed, starting, self.owner.failed, *tasks}
+        watching = (self.around.watch.run(), self.owner.watch_topics(), self._watch_group())
+        tasks = [asyncio.create_task(each) for each in watching]
+        ends: set[asyncio.Future[Any]] = {signalled, crashed, starting, self.owner.failed, looking, *tasks}
         try:
             while True:
                 done, ends = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -128,12 +152,22 @@ class Worker:
             for task in (signalled, crashed, starting, *tasks):
                 task.cancel()
 
+    async def _watch_group(self) -> None:
+        """Raises what keeps this worker out of the group; else never returns."""
+        while True:
+            await asyncio.sleep(GROUP_S)
+            if problem := cast("BatchConsumer", self.app.consumer).group_problem:
+                raise problem
+
     async def _leave(self) -> bool:
         """Leave the group, so that others need not wait for the session to time out; whether it worked in time."""
-        try:
-            await asyncio.wait_for(self.app.stop(), LEAVE_S)
-        except Exception as problem:  # noqa: BLE001 -- whatever it is, the process ends now
-            log.warning("kafka's client did not stop in time", problem=repr(problem))
+        leaving = asyncio.create_task(self.app.stop())
+        # Not `wait_for`: Faust swallows its cancellation and returns as if its threads had ended. They would outlive
+        # the loop, join the group again, and end this process seconds later with a traceback.
+        await asyncio.wait([leaving], timeout=LEAVE_S)
+        if not leaving.done() or (problem := leaving.exception()):
+            said = repr(problem) if leaving.done() else f"not within {LEAVE_S:g} s"
+            log.warning("kafka's client did not stop in time", problem=said)
             return False
         await self.ledger.close()
         return True
@@ -157,28 +191,77 @@ class Worker:
         await self._intake(stream)
 
     async def _send(self, message: Message) -> Any:
-        producer, headers = self.app.producer, list(message.headers)
-        return await producer.send(message.topic, message.key, message.value, None, None, headers)
+        return await _post(self.app, message)
 
-    # ------------------------------------------------------------------ what people read
 
-    async def _tell(self) -> None:
-        """One line a second while something happens. Never returns."""
-        told, told_at = asdict(self.around.tally), time.monotonic()
-        while True:
-            await asyncio.sleep(LINE_S)
-            tally, now = asdict(self.around.tally), time.monotonic()
-            if tally != told:
-                since = {name: round(value - told[name], 4) for name, value in tally.items()}
-                log.info("worked", seconds=round(now - told_at, 2), **since)
-            told, told_at = tally, now
+async def world_is_there(settings: Settings) -> tuple[int, int]:
+    """Kafka with its topics and Redis, or one line that says what to do.
+
+    The largest message to be read or sent, in bytes, and the largest that may be sent as rejected: a record of the
+    largest input goes on with its headers and ours.
+    """
+    await asyncio.to_thread(topics.describe, settings, START_S)
+    largest = await asyncio.to_thread(topics.largest_input, settings)
+    ledger = Ledger(Address.of(settings), give_up_s=START_S)
+    await ledger.ping()
+    await ledger.close()
+    limit = await asyncio.to_thread(topics.largest_rejected, settings)
+    return largest + topics.ENVELOPE, min(largest + topics.ENVELOPE, limit)
+
+
+@asynccontextmanager
+async def outside_the_group(settings: Settings) -> AsyncIterator[tuple[Surroundings, Outbox]]:
+    """What a command works on partitions with: no group is joined, and the catalogue stays the one there is."""
+    largest, largest_rejected = await world_is_there(settings)
+    ledger = Ledger(Address.of(settings))
+    watch = CatalogueWatch(ledger, pinned_catalogue(settings.catalogue) if settings.catalogue else None)
+    await watch.look()
+    app = _app(settings, _nothing, largest)
+    await app.producer.start()
+    try:
+        frozen = CatalogueWatch(ledger, watch.catalogue)
+        around = Surroundings(settings, settings.rules(), ledger, frozen, largest_rejected)
+        yield around, Outbox(partial(_post, app), _too_large)
+    finally:
+        await app.producer.stop()
+        await ledger.close()
+
+
+async def _nothing(_: set[TP]) -> Mapping[TP, int]:
+    """What is taken over by an app that reads nothing."""
+    return {}
+
+
+async def _post(app: BatchApp, message: Message) -> Any:
+    headers = list(message.headers)
+    return await app.producer.send(message.topic, message.key, message.value, None, None, headers)
 
 
 class _Consumer:
-    """Faust's consumer as the owner sees it."""
+    """Faust's consumer as the owner and the lookout see it."""
 
     def __init__(self, app: BatchApp) -> None:
         self._app = app
+
+    @property
+    def rebalances(self) -> int:
+        return int(self._app.rebalancing_count)
+
+    @property
+    def rebalancing(self) -> bool:
+        return bool(self._app.rebalancing)
+
+    @property
+    def rejoining(self) -> bool:
+        return self._consumer.rejoining
+
+    @property
+    def ended(self) -> list[str]:
+        return self._consumer.ended
+
+    @property
+    def assigned(self) -> set[Place]:
+        return {Place(*tp) for tp in self._consumer.assignment()}
 
     @property
     def generation(self) -> object:
@@ -238,16 +321,13 @@ def _app(settings: Settings, take_over: TakeOver, largest: int) -> BatchApp:
 
 
 def _credentials(settings: Settings) -> Any:
-    security = settings.kafka_security
-    context = ssl.create_default_context(cafile=settings.kafka_ca) if security.endswith("SSL") else None
+    security, context = settings.kafka_security, kafka_tls(settings)
+    if security == "PLAINTEXT":
+        return None
     if security == "SSL":
         return faust.SSLCredentials(context)
-    if security == "PLAINTEXT" or settings.kafka_password is None:
-        return None
-    password = settings.kafka_password.get_secret_value()
-    return faust.SASLCredentials(
-        username=settings.kafka_user, password=password, mechanism=settings.kafka_sasl_mechanism, ssl_context=context
-    )
+    user, password, mechanism = settings.kafka_user, settings.kafka_secret, settings.kafka_sasl_mechanism
+    return faust.SASLCredentials(username=user, password=password, mechanism=mechanism, ssl_context=context)
 
 
 def _stop_signal() -> asyncio.Event:
@@ -262,8 +342,16 @@ def _too_large(problem: BaseException) -> bool:
     return isinstance(found, MessageSizeTooLargeError)
 
 
+def _stuck(problem: BaseException) -> bool:
+    """Whether the idempotent producer has lost its place: aiokafka never finds it again, a new producer has its own."""
+    found = problem.__cause__ if isinstance(problem, ProducerSendError) else problem
+    return isinstance(found, OutOfOrderSequenceNumber | UnknownProducerId | InvalidProducerEpoch | ProducerFenced)
+
+
 def _explained(problem: BaseException) -> BaseException:
     """Kafka's own errors in one line; ours have one, and wrong code keeps its traceback."""
+    if isinstance(problem, (TopicAuthorizationFailedError, GroupAuthorizationFailedError)):
+        return Denied(f"Kafka refuses access ({problem!r}): see `tidemark topics create --print`")
     if isinstance(problem, KafkaError):
         return Unavailable(f"Kafka's client gave up ({problem!r}): start the worker again")
     return problem

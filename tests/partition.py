@@ -32,6 +32,7 @@ class Partition:
 
     def __init__(self, catalogue: Catalogue = EMPTY_CATALOGUE, rules: Rules = RULES, capacity: int = 100_000) -> None:
         self.catalogue, self.rules, self.capacity = catalogue, rules, capacity
+        self.number = 0
         self.rows: dict[bytes, bytes] = {}
         self.journals: dict[bytes, bytes] = {}
         self.cells: dict[bytes, bytes] = {}
@@ -73,7 +74,7 @@ class Partition:
             with_journal = self.cache.admit(lookup, [self.rows.get(key) for key in lookup.missing])
             self.cache.admit_journals(with_journal, [self.journals.get(key) for key in with_journal])
         wallets, wallet_of = self.cache.copy(lookup)
-        return State(0, 1, self.clock_ms, *self.known, wallets), Batch(records, lanes, wallet_of), lookup
+        return State(self.number, 1, self.clock_ms, *self.known, wallets), Batch(records, lanes, wallet_of), lookup
 
     def commit(self, lookup: Lookup, state: State, effects: Effects) -> None:
         """Write what a step asked for, and keep what it made."""

@@ -146,6 +146,63 @@ def test_another_message_too_large_for_its_topic_is_refused() -> None:
 
 def test_a_broker_that_stays_away_is_unavailable_in_one_line() -> None:
     topic = Topic(lambda *_: "later")
-    with pytest.raises(Unavailable, match="Kafka does not take messages for t") as caught:
+    with pytest.raises(Unavailable, match=r"Kafka has not taken messages for t .*OSError") as caught:
         asyncio.run(outbox(topic, give_up_s=0.05).announce([Message("t", b"k", b"v")]))
     assert "\n" not in str(caught.value)
+
+
+def test_a_producer_that_is_stuck_is_not_waited_for() -> None:
+    topic = Topic(lambda _, attempt: "later" if attempt > 1 else "")
+    stuck = Outbox(topic.send, lambda _: False, stuck=lambda problem: isinstance(problem, OSError))
+    with pytest.raises(Unavailable, match="start the worker again; the messages are still pending") as caught:
+        asyncio.run(stuck.announce([Message("t", b"1", b"v"), Message("t", b"2", b"v")]))
+    assert "\n" not in str(caught.value)
+    assert topic.tries == 2
+
+
+@pytest.mark.parametrize("where", ["sending", "the acknowledgement"])
+def test_a_client_that_waits_for_ever_is_given_up_in_time(where: str) -> None:
+    # An idempotent producer never lets a batch expire: while the broker is away it neither fails nor succeeds.
+    async def scenario() -> None:
+        never: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+
+        async def send(_: Message) -> Awaitable[object]:
+            if where == "sending":
+                await asyncio.Event().wait()
+            return never
+
+        waiting = Outbox(send, lambda _: False, give_up_s=0.2)
+        since = [waiting.waiting_since]
+        announcing = asyncio.create_task(waiting.announce([Message("t", b"k", b"v")]))
+        await asyncio.sleep(0.05)
+        since.append(waiting.waiting_since)
+        with pytest.raises(Unavailable, match="still pending"):
+            await asyncio.wait_for(announcing, 5)
+        since.append(waiting.waiting_since)
+        assert [each is None for each in since] == [True, False, True]
+
+    asyncio.run(scenario())
+
+
+def test_a_broker_that_comes_back_sooner_is_waited_for() -> None:
+    async def scenario() -> None:
+        acknowledged: list[asyncio.Future[object]] = []
+
+        async def send(_: Message) -> Awaitable[object]:
+            acknowledged.append(asyncio.get_running_loop().create_future())
+            return acknowledged[-1]
+
+        waiting = Outbox(send, lambda _: False, give_up_s=5)
+        announcing = asyncio.gather(*(waiting.announce([Message("t", b"k", b"v")]) for _ in range(2)))
+        await asyncio.sleep(0.05)
+        since = waiting.waiting_since
+        acknowledged[0].set_result(None)
+        await asyncio.sleep(0.05)
+        assert since is not None
+        assert waiting.waiting_since is not None
+        assert waiting.waiting_since >= since  # the other one still waits
+        acknowledged[1].set_result(None)
+        await announcing
+        assert waiting.waiting_since is None
+
+    asyncio.run(scenario())

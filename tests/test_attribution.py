@@ -14,11 +14,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.attribution import split
 from models.counters import RULES as NAMES
 from models.counters import campaign_field
-from models.journeys import DECAY
+from models.journeys import DECAY, FOREVER, Path, weigh
 from models.rules import HOUR_MS, Rules
+from models.splits import Runs, split
 from models.state import TOUCHES, TRANSACTIONS
 from tests.oracle import oracle
 from tests.partition import (
@@ -49,32 +49,60 @@ def largest_remainders(amount: int, weights: list[int]) -> list[int]:
     return shares
 
 
+def runs_of(weights: list[list[list[int]]]) -> Runs:
+    """Paths with any weights: (3, n) each."""
+    touches = np.array([len(rows[0]) for rows in weights])
+    weight = np.concatenate([np.array(rows, np.int64) for rows in weights], axis=1)
+    total = np.array([[sum(row) for row in rows] for rows in weights], np.int64).T
+    path = np.repeat(np.arange(len(weights)), touches)
+    return Runs(np.cumsum(touches) - touches, touches, path, np.zeros_like(path), weight, total)
+
+
 rows_of_weights = st.integers(1, 64).flatmap(
-    lambda wide: st.lists(
-        st.lists(st.integers(1, 2**24), min_size=1, max_size=wide).map(lambda row: (row + [0] * 64)[:wide]),
-        min_size=3,
-        max_size=3,
+    lambda touches: st.lists(
+        st.lists(st.integers(1, 2**24), min_size=touches, max_size=touches), min_size=3, max_size=3
     )
 )
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**15), rows_of_weights), min_size=1, max_size=1))
+@given(st.lists(st.tuples(st.integers(0, 10**15) | st.integers(0, 99), rows_of_weights), min_size=1, max_size=4))
 @example([(1, [[2**24] * 64] * 3)])
-@example([(10**15 - 1, [[2**24] * 64] * 3)])
+@example([(10**15 - 1, [[2**24] * 64] * 3), (10**15 - 1, [[2**24, 1]] * 3)])
 @settings(max_examples=200)
 def test_a_split_is_that_of_largest_remainders(cases: list[tuple[int, list[list[int]]]]) -> None:
-    amounts = np.array([[[amount]] for amount, _ in cases])
-    weights = np.array([rows for _, rows in cases])
-    shares = split(amounts, weights, weights.sum(axis=2, keepdims=True))
-    for (amount, rows), found in zip(cases, shares.tolist(), strict=True):
+    """Whatever is split beside it."""
+    runs = runs_of([rows for _, rows in cases])
+    shares = split(np.array([amount for amount, _ in cases]), runs)
+    for place, (amount, rows) in enumerate(cases):
+        found = shares[:, runs.path == place].tolist()
         assert found == [largest_remainders(amount, row) for row in rows]
         assert {sum(row) for row in found} == {amount}
 
 
-def test_a_tie_goes_to_the_earlier_touch_and_padding_gets_nothing() -> None:
-    weights = np.array([[[1, 1, 1, 0], [2, 1, 2, 0], [1, 1, 0, 0]]])
-    shares = split(np.array([[[10]]]), weights, weights.sum(axis=2, keepdims=True))
-    assert shares.tolist() == [[[4, 3, 3, 0], [4, 2, 4, 0], [5, 5, 0, 0]]]
+def test_a_tie_goes_to_the_earlier_touch() -> None:
+    runs = runs_of([[[1, 1, 1], [2, 1, 2], [1, 1, 1]], [[1, 1], [1, 3], [3, 1]]])
+    assert split(np.array([10, 5]), runs).tolist() == [[4, 3, 3, 3, 2], [4, 2, 4, 1, 4], [4, 3, 3, 4, 1]]
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 30 * 24), min_size=1, max_size=70).map(sorted), min_size=1, max_size=5), st.data()
+)
+def test_runs_are_the_blocks_of_their_paths(hours: list[list[int]], data: st.DataObject) -> None:
+    """Picked in any order and more than once."""
+    times = [[NOON_MS + hour * HOUR_MS for hour in row] for row in hours]
+    codes = [[data.draw(st.integers(1, 2**32 - 1)) for _ in row] for row in hours]
+    paths = [Path(-FOREVER, FOREVER, len(t), weigh(t, c)) for t, c in zip(times, codes, strict=True)]
+    chosen = data.draw(st.lists(st.integers(0, len(paths) - 1), min_size=1, max_size=9))
+    whole = Runs.of(paths)
+    runs, place = whole.pick(np.array(chosen))
+    assert whole.code[place].tolist() == runs.code.tolist() == [code for path in chosen for code in codes[path]]
+    for number, path in enumerate(chosen):
+        mine = runs.path == number
+        assert runs.touches[number] == mine.sum() == len(codes[path])
+        assert np.flatnonzero(mine)[0] == runs.start[number]
+        decayed = [DECAY[(times[path][-1] - at_ms) // HOUR_MS] for at_ms in times[path]]
+        assert runs.weight[:2, mine].tolist() == [[1] * len(decayed), decayed]
+        assert runs.total[:, number].tolist() == runs.weight[:, mine].sum(axis=1).tolist()
 
 
 # ------------------------------------------------------------------ the contract's definition, word by word

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -42,13 +41,14 @@ def change(**more: Any) -> Change:
         is_whale=True,
         jurisdiction="US",
         lane=0,
+        partition=3,
         record=Record(18812, NOON_MS + 190, b"w", b"{}"),
     )
-    return replace(made, **more)
+    return made._replace(**more)
 
 
 def told(**more: Any) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(announce(change(**more), 3, catalogue(), RULES).value)
+    body: dict[str, Any] = json.loads(announce([change(**more)], catalogue(), RULES)[0].value)
     return body
 
 
@@ -76,7 +76,7 @@ def test_a_change_has_the_shape_of_the_contract() -> None:
 
 
 def test_a_change_is_a_cloud_event_in_binary_mode() -> None:
-    sent = announce(change(), 3, catalogue(), RULES)
+    (sent,) = announce([change()], catalogue(), RULES)
     assert sent.key == "w|ä".encode()
     assert {name: text.decode() for name, text in sent.headers} == {
         "ce_specversion": "1.0",
@@ -118,6 +118,26 @@ def test_reasons_add_up_to_the_lead_and_the_largest_come_first(left: int, joined
     expected = np.sort(lead)[::-1][:3] / np.abs(lead).sum()
     assert [reason["weight"] for reason in body["reasons"]] == pytest.approx(expected, abs=1e-4)
     assert [lead[FEATURES.index(reason["feature"])] for reason in body["reasons"]] == sorted(lead, reverse=True)[:3]
+
+
+def test_what_has_not_changed_since_the_last_change_is_named_last() -> None:
+    """Although it speaks for the new segment just as much; features are remembered in 32 bits."""
+    features = catalogue().centre(1) + 1 / 3
+    before = features.astype(np.float32)
+    moved = [FEATURES.index(name) for name in ("ticket", "staking")]
+    before[moved] += 1
+    named = [reason["feature"] for reason in told(features=features, before=before)["reasons"]]
+    assert set(named[:2]) == {"ticket", "staking"}
+
+
+def test_changes_say_the_same_together_and_alone() -> None:
+    several = [
+        change(),
+        change(move=Move(0, 0, 0, 2, "live"), before=None, jurisdiction=None),
+        change(move=Move(0, 0, 99, 1, "recalibration"), features=catalogue().centre(0), lane=1),
+    ]
+    alone = [announce([each], catalogue(), RULES)[0] for each in several]
+    assert announce(several, catalogue(), RULES) == alone
 
 
 @given(st.integers(0, 253_402_300_799_999))

@@ -23,6 +23,7 @@ RULES = Rules()
 WHALE_AT = 5.0
 #: Segments 1, 2, 3 and 7 exist; 4 was retired in favour of 5, and that of 3; 6 has no heir; 9 was never heard of.
 NUMBERS, GONE = (1, 2, 3, 7), (4, 5, 6, 9)
+NOTHING_LEARNED = np.zeros((0, 16), np.float32), np.zeros(0, np.int64)
 dice = np.random.default_rng(3)
 CATALOGUE = Catalogue(
     version=2,
@@ -67,8 +68,7 @@ def drawn_batch(seed: int, wallets: int, more: int) -> tuple[Folded, Rounds]:
         newest[place], transactions[place] = at_ms[wallet], made[wallet]
     features = centre[dice.integers(0, 4, count)] + dice.normal(0, 1, (count, 16))
     features[:, SIZE] = dice.choice([4.0, 4.7, 4.8, 4.9, 5.0, 5.2], count)
-    learning = np.zeros((0, 16), np.float32)
-    return Folded(rows, is_transaction, features, newest, previous, transactions, learning), rounds
+    return Folded(rows, is_transaction, features, newest, previous, transactions, *NOTHING_LEARNED), rounds
 
 
 # ------------------------------------------------------------------ the reference: one event of one wallet at a time
@@ -203,7 +203,7 @@ def one_wallet(sizes: list[float], catalogue: Catalogue, segment: int = 0) -> tu
     features[:, SIZE] = sizes
     made = np.arange(1, count + 1, dtype=np.float64)
     before = np.array([0, *at_ms[:-1].tolist()], np.int64)
-    folded = Folded(rows, np.ones(count, np.bool_), features, at_ms, before, made, np.zeros((0, 16), np.float32))
+    folded = Folded(rows, np.ones(count, np.bool_), features, at_ms, before, made, *NOTHING_LEARNED)
     return folded, decide(folded, lay_out(np.zeros(count, np.int64), 1), catalogue, RULES)
 
 
@@ -244,6 +244,6 @@ def test_a_catalogue_without_segments_moves_nobody() -> None:
 
 @given(st.lists(st.floats(-300, 50), min_size=1, max_size=12))
 def test_confidences_are_probabilities(scores: list[float]) -> None:
-    found = [confidence(np.array(scores), column) for column in range(len(scores))]
+    found = confidence(np.tile(scores, (len(scores), 1)), np.arange(len(scores))).tolist()
     assert all(0 <= each <= 1 for each in found)
     assert math.isclose(sum(found), 1, rel_tol=1e-9)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import shutil
@@ -23,6 +24,8 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG
 FILE = re.compile(r"(?<![\w./-])((?:models|streams|tests|scripts|docs|\.ci)/[\w./-]*\w)(?![\w*])")
 LINK = re.compile(r"\[[^\]]+\]\(([^)\s]+)\)")
 SETTING = re.compile(r"TIDEMARK_[A-Z_]*[A-Z]")
+#: What ends a worker in one line.
+ENDS = {"TidemarkError", "WrongSettings", "Unavailable", "Denied", "Refused", "Foreign"}
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 
 every_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -129,3 +132,52 @@ def test_every_script_named_is_executable() -> None:
     for document in DOCUMENTS:
         for name in re.findall(r"\./(scripts/[\w-]+)", document.read_text(encoding="utf-8")):
             assert shutil.which(ROOT / name), name
+
+
+def _imported(module: str, seen: dict[str, ast.Module]) -> dict[str, ast.Module]:
+    """A module of streams/ and all of them that it imports, with what they import, by name."""
+    if module in seen or not (path := ROOT / "streams" / f"{module}.py").is_file():
+        return seen
+    seen[module] = tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module == "streams":
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("streams."):
+            names = [str(node.module).removeprefix("streams.")]
+        else:
+            continue
+        for name in names:
+            _imported(name, seen)
+    return seen
+
+
+def _said(node: ast.expr) -> str | None:
+    """A literal text, what is filled in as `…`; None for anything else."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        return node.value
+    if isinstance(node, ast.JoinedStr):
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return None
+
+
+def refusals() -> Iterator[str]:
+    """Every line a worker can end with."""
+    for tree in _imported("worker", {}).values():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ENDS and node.args:
+                given = node.args[0].elts[0] if isinstance(node.args[0], ast.Tuple) else node.args[0]
+                if said := _said(given):
+                    yield said
+
+
+def test_operations_says_what_to_do_about_every_refusal_and_of_none_that_is_not() -> None:
+    text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+    table = text.partition("\n## When it refuses\n")[2].partition("\n## ")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    told = [fragment for row in rows for fragment in re.findall(r"`([^`]+)`", row)]
+    patterns = {each: re.compile(".*".join(map(re.escape, each.split("…")))) for each in told}
+    said = list(refusals())
+    assert len(said) > 30
+    assert [line for line in said if not any(pattern.search(line) for pattern in patterns.values())] == []
+    code = "\n".join(said) + "".join(path.read_text(encoding="utf-8") for path in (ROOT / "streams").glob("*.py"))
+    assert [each for each in told if not all(part.strip() in code for part in each.split("…"))] == []

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-PINNED = re.compile(r"[a-z/]+:\d+\.\d+\.\d+[a-z0-9.-]*")
+PINNED = re.compile(r"[a-z/]+:v?\d+\.\d+\.\d+[a-z0-9.-]*")
 OURS = ("topics", "worker")
 
 

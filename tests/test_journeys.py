@@ -13,6 +13,7 @@ from models.journeys import (
     FEE,
     FOREVER,
     Journal,
+    Known,
     Path,
     Touched,
     position_weights,
@@ -47,6 +48,14 @@ def test_a_journal_of_another_version_is_refused() -> None:
         Journal.unpack(b"\x09" + EMPTY_JOURNAL.pack()[1:])
 
 
+def columns(touched: tuple[Touched, ...] | list[Touched]) -> Known:
+    return Known.of(b"".join(touch.pack() for touch in touched))
+
+
+def block(path: list[Touched]) -> bytes:
+    return weigh([touch.occurred_at_ms for touch in path], [touch.code for touch in path])
+
+
 def eligible(touched: tuple[Touched, ...], t: int, rules: Rules) -> list[Touched]:
     """The contract's words."""
     return [touch for touch in touched if t - rules.look_back_ms <= touch.occurred_at_ms <= t][
@@ -56,15 +65,15 @@ def eligible(touched: tuple[Touched, ...], t: int, rules: Rules) -> list[Touched
 
 @given(known, times)
 def test_a_path_holds_the_eligible_touches(touched: tuple[Touched, ...], t: int) -> None:
-    path, expected = Path.at(touched, t, RULES), eligible(touched, t, RULES)
+    path, expected = Path.at(columns(touched), t, RULES), eligible(touched, t, RULES)
     assert path.touches == len(expected)
-    assert path.block == (weigh(expected) if expected else b"")
+    assert path.block == (block(expected) if expected else b"")
 
 
 @given(known, times)
 @settings(max_examples=200)
 def test_a_path_is_true_everywhere_it_is_valid_and_not_beyond(touched: tuple[Touched, ...], t: int) -> None:
-    path = Path.at(touched, t, RULES)
+    path = Path.at(columns(touched), t, RULES)
     assert path.lo <= t < path.hi
     here = eligible(touched, t, RULES)
     moments = {touch.occurred_at_ms + more for touch in touched for more in (-1, 0, 1)}
@@ -82,20 +91,20 @@ def test_a_path_is_true_everywhere_it_is_valid_and_not_beyond(touched: tuple[Tou
 
 @given(known, times)
 def test_a_journal_finds_the_path_of_any_time(touched: tuple[Touched, ...], t: int) -> None:
-    assert Journal.of(touched, b"", RULES).path_at(t, RULES).block == Path.at(touched, t, RULES).block
+    assert Journal.of(touched, b"", RULES).path_at(t, RULES).block == Path.at(columns(touched), t, RULES).block
 
 
 @given(st.lists(touches, min_size=1, max_size=200).map(sorted))
 def test_a_block_has_codes_weights_and_their_sums(path: list[Touched]) -> None:
-    block, wide, count = np.frombuffer(weigh(path), np.int64), width(len(path)), len(path)
-    codes, linear, decayed, position = block[: 4 * wide].reshape(4, wide)
+    numbers, wide, count = np.frombuffer(block(path), np.int64), width(len(path)), len(path)
+    codes, linear, decayed, position = numbers[: 4 * wide].reshape(4, wide)
     assert codes[:count].tolist() == [touch.code for touch in path]
     assert linear[:count].tolist() == [1] * count
     hours = [(path[-1].occurred_at_ms - touch.occurred_at_ms) // HOUR_MS for touch in path]
     assert decayed[:count].tolist() == [round(2**24 * 2 ** (-hour / 180)) for hour in hours]
     assert position[:count].tolist() == list(position_weights(count))
-    assert not block[: 4 * wide].reshape(4, wide)[:, count:].any()
-    assert block[4 * wide :].tolist() == [linear.sum(), decayed.sum(), position.sum(), count]
+    assert not numbers[: 4 * wide].reshape(4, wide)[:, count:].any()
+    assert numbers[4 * wide :].tolist() == [linear.sum(), decayed.sum(), position.sum(), count]
 
 
 def test_the_weights_of_the_contract() -> None:
@@ -133,13 +142,13 @@ def test_fees_are_remembered_the_same_one_by_one_and_all_at_once(
     oldest = np.maximum.accumulate([NOON_MS, *[at_ms - hours * HOUR_MS for at_ms, hours in steps]])[1:].tolist()
     most, alone, lost_alone = 5, EMPTY_JOURNAL, 0
     for fee, since in zip(packed, oldest, strict=True):
-        alone, lost = alone.with_fees([fee], [since], most)
+        alone, lost = alone.with_fees(fee, [since], most)
         lost_alone += lost
     cut = data.draw(st.integers(0, len(steps)))
     together, lost_together = EMPTY_JOURNAL, 0
     for part in (slice(0, cut), slice(cut, None)):
         if packed[part]:
-            together, lost = together.with_fees(packed[part], oldest[part], most)
+            together, lost = together.with_fees(b"".join(packed[part]), oldest[part], most)
             lost_together += lost
     assert (together.fees, lost_together) == (alone.fees, lost_alone)
     assert len(alone.fees) <= most * FEE.size

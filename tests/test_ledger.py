@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
@@ -98,6 +99,28 @@ def test_a_mark_survives_its_packing_and_ends_in_its_nonce(mark: Mark) -> None:
 def test_a_mark_of_another_format_is_refused(packed: bytes) -> None:
     with pytest.raises(Refused, match="run the version that wrote it"):
         Mark.unpack(packed)
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        b'{"format":2,"number":3,"nonce":"0123456789abcdef"}',
+        EMPTY.pack().replace(b'"format":1', b'"format":10'),
+        EMPTY.pack() + b"\n",
+        EMPTY.pack().replace(b'"nonce":"', b'"nonce":"x'),
+        json.dumps(json.loads(EMPTY.pack())).encode(),  # with blanks: readable, but not where the script looks
+        b"17 04",
+    ],
+)
+def test_a_claim_leaves_a_mark_of_another_form_as_it_is(store: RedisServer, mark: bytes) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        with closing(store.client()) as client:
+            client.mset({"{0}:mark": mark, "{0}:pending": b"theirs"})
+        with pytest.raises(Refused, match="run the version that wrote it"):
+            await ledger.claim(0, fresh())
+        assert stored(store) == {b"{0}:mark": mark, b"{0}:pending": b"theirs"}
+
+    with_ledger(store, scenario)
 
 
 @given(st.lists(st.binary()))
@@ -276,6 +299,29 @@ def test_a_redis_that_comes_back_is_waited_for(tmp_path: Path, redis_server: Red
         assert ledger.down_since is not None
         await asyncio.to_thread(server.start)
         await committing
+        assert await ledger.read(0, b"w", [b"a"]) == [b"1"]
+        await ledger.close()
+
+    with RedisServer(tmp_path) as server:
+        asyncio.run(scenario(server.start()))
+
+
+def test_a_full_redis_is_down_although_it_answers_reads(tmp_path: Path, redis_server: RedisServer) -> None:
+    async def scenario(server: RedisServer) -> None:
+        ledger = Ledger(server.url, give_up_s=30)
+        mark, _ = await ledger.claim(0, fresh())
+        with closing(server.client()) as client:
+            client.config_set("maxmemory", 1)
+            committing = asyncio.create_task(ledger.commit(0, (mark, after(mark, 5, 5)), b"", Writes({b"w:a": b"1"})))
+            await asyncio.sleep(0.3)
+            downs = [ledger.down_since]
+            assert await ledger.read(0, b"w", [b"a"]) == [None]
+            downs.append(ledger.down_since)
+            client.config_set("maxmemory", 0)
+        await committing
+        assert downs[0] is not None
+        assert downs == [downs[0], downs[0]]
+        assert ledger.down_since is None
         assert await ledger.read(0, b"w", [b"a"]) == [b"1"]
         await ledger.close()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from models import macro
 from models.microclusters import BATCH, MicroClusters
 from models.packed import pack, unpack
 from models.rows import UnknownFormat
-from models.summary import Scale, Summary
+from models.summary import Scale, Summary, _costs, _pairs
 
 Floats = NDArray[np.float64]
 
@@ -130,6 +131,26 @@ def test_no_mass_no_mean_and_no_spread_is_lost_however_far_from_the_origin(
     np.testing.assert_allclose(found_spread, spread, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(scale.deviations, spread, rtol=1e-4, atol=1e-6)
     assert len(summary) <= 20
+
+
+@given(st.integers(0, 10**6), st.integers(30, 90), st.booleans())
+def test_merging_weighs_all_pairs_anew_after_every_round(seed: int, count: int, tied: bool) -> None:
+    """What is kept of the round before is what it would be found to be again."""
+    rows, _ = planted(seed, count, features=3)
+    rows, budget = np.round(rows) if tied else rows, count // 3
+    scale, summary = Scale.empty(3, (0, 0)), Summary.empty(3)
+    scale.learn(rows, np.ones(count))
+    summary.learn(rows, np.ones(count), scale, count)
+    other = deepcopy(summary)
+    summary._merge(scale, budget)
+    while len(other) > budget:
+        every = np.arange(len(other))
+        kept, given = _pairs(_costs(scale.scaled(other.means), other.weights, every), len(other) - budget)
+        other._unite(kept, given)
+        other._keep(~np.isin(every, given))
+    assert len(summary) == budget
+    assert np.array_equal(summary.means, other.means)
+    assert np.array_equal(summary.deviations, other.deviations)
 
 
 def test_forgetting_halves_weight_and_moves_nothing() -> None:

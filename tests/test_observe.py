@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from models.observe import NAMES_SETTLE, REMEMBERED, WALLET_SIZE, Digest, Observed, Overview, observe
-from models.rows import FEATURES, SLOTS, UnknownFormat
+from models.rows import FEATURES, SEGMENTS, SLOTS, UnknownFormat
 from models.rules import DAY_MS, Rules
 from models.segments import EMPTY_CATALOGUE, Catalogue, Segment
 
@@ -240,3 +240,9 @@ def test_the_numbers_of_a_pinned_catalogue_are_not_given_again() -> None:
     reserved = overview.after(pinned)
     assert (overview.model.next_number, reserved.model.next_number) == (1, 10)
     assert reserved.after(pinned) is reserved
+
+
+def test_a_catalogue_whose_ids_no_row_can_hold_is_not_published() -> None:
+    pinned = replace(EMPTY_CATALOGUE, segments=(Segment(SEGMENTS - 1, 0, "theirs", 1.0, 1),))
+    overview, observed = observe(nothing().after(pinned), stream(10), Rules())
+    assert (observed.catalogue, overview.catalogue.version) == (None, 0)

@@ -20,7 +20,7 @@ from streams.announce import Outbox
 from streams.catalogue import CatalogueWatch, pinned_catalogue
 from streams.errors import Refused, WrongSettings
 from streams.intake import Alone, Inbox, Lane, clock
-from streams.ledger import OVERVIEW, LedgerReader, Mark
+from streams.ledger import OVERVIEW, Ledger, LedgerReader, Mark
 from streams.overview import KEY, OverviewPartition
 from streams.tenure import Tenure, nonce
 from tests.kafka.cluster import RedisServer
@@ -94,15 +94,79 @@ def test_the_next_owner_goes_on_where_the_last_one_was(store: RedisServer) -> No
     assert published()["learned_until_ms"] == at_once["learned_until_ms"]
 
 
+def test_an_overview_that_was_rolled_back_learns_the_same_again(store: RedisServer) -> None:
+    def left() -> list[Any]:
+        with closing(store.client()) as client:
+            return client.mget("{overview}:model", "{overview}:pointer", "{overview}:catalogue")
+
+    at_home(store, partial(learn, records=digests(8)))
+    with closing(store.client()) as client:
+        snapshot = {key: client.get(key) or b"" for key in client.scan_iter("{overview}:*")}
+    at_home(store, partial(learn, records=digests(20)))
+    before = left()
+    with closing(store.client()) as client:
+        client.mset(snapshot)
+    assert left() != before
+    at_home(store, partial(learn, records=digests(20)))
+    assert left() == before  # the same numbers for the same segments, in the same versions
+
+
+def test_what_the_overview_keeps_does_not_grow_with_its_versions(store: RedisServer) -> None:
+    at_home(store, lambda house: learn(house, digests(30)))
+    with closing(store.client()) as client:
+        assert json.loads(client.get("{overview}:pointer") or b"")["version"] > 3
+        names = {bytes(key).partition(b":")[2] for key in client.scan_iter("{overview}:*")}
+    assert names == {b"mark", b"pending", b"model", b"pointer", b"catalogue"}
+
+
+class OneAtATime(Ledger):
+    """The ledger, and how many reads were under way at once at most."""
+
+    now = most = 0
+
+    async def read_strings(self, owner: int | str, *names: bytes) -> list[bytes | None]:
+        self.now += 1
+        self.most = max(self.most, self.now)
+        try:
+            return await super().read_strings(owner, *names)
+        finally:
+            self.now -= 1
+
+
+def test_the_watch_looks_once_at_a_time_and_never_goes_back_to_an_older_answer(store: RedisServer) -> None:
+    async def scenario(house: House) -> None:
+        await learn(house, digests(20))
+        ledger = OneAtATime(store.url)
+        watch = CatalogueWatch(ledger)
+        await asyncio.gather(*(watch.look() for _ in range(5)))
+        assert len(watch.catalogue.segments) >= 3
+        assert ledger.most == 1
+        await ledger.close()
+
+    at_home(store, scenario)
+
+
+def test_nothing_is_known_of_an_overview_that_is_gone(store: RedisServer) -> None:
+    async def scenario(house: House) -> None:
+        await learn(house, digests(20))
+        watch = CatalogueWatch(house.ledger)
+        await watch.look()
+        with closing(store.client()) as client:
+            client.flushall()
+        await watch.look()
+        assert (watch.catalogue, watch.learned_until_ms, watch.heard) == (EMPTY_CATALOGUE, 0, {})
+
+    at_home(store, scenario)
+
+
 def test_a_catalogue_that_is_not_the_published_one_is_refused(store: RedisServer) -> None:
     async def scenario(house: House) -> None:
         await learn(house, digests(20))
         with closing(store.client()) as client:
-            version = json.loads(client.get("{overview}:pointer") or b"")["version"]
-            client.set(f"{{overview}}:catalogue:{version}", two_segments().to_json())
+            client.set("{overview}:catalogue", two_segments().to_json())
             with pytest.raises(Refused, match="is not the one published"):
                 await CatalogueWatch(house.ledger).look()
-            client.delete(f"{{overview}}:catalogue:{version}")
+            client.delete("{overview}:catalogue")
             with pytest.raises(Refused, match="cannot be used"):
                 await CatalogueWatch(house.ledger).look()
 

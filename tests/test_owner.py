@@ -20,7 +20,11 @@ from streams.settings import Settings
 from streams.topics import TopicFacts
 
 PLACES = (Place("x", 2), Place("t", 2))
-FACTS = TopicFacts({"x": "id-x", "t": "id-t", "d": "id-d"}, {"x": 4, "t": 4, "d": 1})
+INPUTS = ("wallet.transactions", "campaign.touches")
+FACTS = TopicFacts(
+    {"x": "id-x", "t": "id-t", "d": "id-d", **{name: f"id-{name}" for name in INPUTS}},
+    {"x": 4, "t": 4, "d": 1, **dict.fromkeys(INPUTS, 4)},
+)
 BOUNDS = {PLACES[0]: (0, 100), PLACES[1]: (0, 50)}
 MARK = Mark(9, (80, 50), ("id-x", "id-t"), 4, "0" * 16)
 CLAIM = Claim(2, PLACES, MARK, MARK, b"")
@@ -139,6 +143,31 @@ def test_what_goes_wrong_while_taking_over_ends_the_worker(known_topics: None) -
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (replace(FACTS, ids={**FACTS.ids, INPUTS[1]: "another"}), "campaign.touches is not the topic that was counted"),
+        (replace(FACTS, partitions={**FACTS.partitions, **dict.fromkeys(INPUTS, 8)}), "run `tidemark repartition`"),
+    ],
+)
+def test_topics_that_changed_are_refused_even_where_one_has_left_its_partitions(
+    monkeypatch: pytest.MonkeyPatch, now: TopicFacts, words: str
+) -> None:
+    async def scenario() -> None:
+        async def cut() -> Mapping[Place, tuple[int, int]]:
+            raise Unavailable("no offsets")
+
+        first = owner(cut)
+        monkeypatch.setattr(topics, "describe", lambda *_: FACTS)
+        await first.take_over(ASSIGNED)
+        first.failed = asyncio.get_running_loop().create_future()
+        monkeypatch.setattr(topics, "describe", lambda *_: now)
+        await first.take_over({Place(INPUTS[0], 0)})
+        assert words in str(first.failed.result())
+
+    asyncio.run(scenario())
+
+
 def test_one_topic_of_a_partition_without_the_other_is_refused(known_topics: None) -> None:
     async def scenario() -> None:
         async def bounds() -> Mapping[Place, tuple[int, int]]:
@@ -147,5 +176,21 @@ def test_one_topic_of_a_partition_without_the_other_is_refused(known_topics: Non
         mine = owner(bounds)
         await mine.take_over({Place("wallet.transactions", 0)})
         assert "without the other" in str(mine.failed.result())
+
+    asyncio.run(scenario())
+
+
+def test_a_worker_that_leaves_claims_nothing_whatever_kafka_still_gives_it(known_topics: None) -> None:
+    async def scenario() -> None:
+        asked = asyncio.Event()
+
+        async def bounds() -> Mapping[Place, tuple[int, int]]:
+            asked.set()
+            return {}
+
+        mine = owner(bounds)
+        mine.abandon()
+        assert await mine.take_over(ASSIGNED) == {}
+        assert not asked.is_set()
 
     asyncio.run(scenario())

@@ -19,7 +19,7 @@ from pydantic import SecretStr
 from models.counters import RULES, campaign_field, cell_field, encode_cell
 from models.hashing import partitions_of
 from models.journeys import Journal, Touched
-from models.rows import FEATURES, ROW_VERSION, WHALE, blank_rows
+from models.rows import FEATURES, ROW_VERSION, ROW_VERSIONS, WHALE, blank_rows
 from models.rules import Rules
 from models.segments import Catalogue, Segment
 from models.state import Totals
@@ -28,6 +28,7 @@ from streams.embedded import Embedded, servers
 from streams.errors import Refused, TidemarkError, Unavailable
 from streams.ledger import OVERVIEW, Ledger, Mark, Writes
 from streams.settings import Settings
+from tests.golden import Golden
 
 PARTITIONS = 3
 TOPICS = ("topic-a", "topic-b")
@@ -217,6 +218,25 @@ def test_a_wallet_is_found_where_the_partitioner_puts_it(settings: Settings) -> 
     assert readouts.wallet(settings.model_copy(update={"partitioner": "off"}), wallet)["sequence"] == 7
     with pytest.raises(TidemarkError, match="no wallet 'w2'"):
         readouts.wallet(settings, "w2")
+
+
+def test_wallets_stored_by_older_versions_read_the_same(settings: Settings) -> None:
+    found = []
+    for version in sorted(ROW_VERSIONS):
+        emptied(settings)
+        golden = Golden.read(version)
+        stored = golden.partition()
+        (partition,) = partitions_of([b"mover"], PARTITIONS, "murmur2").tolist()
+        strings = {b"w:" + key: row for key, row in stored.rows.items()}
+        strings |= {b"j:" + key: journal for key, journal in stored.journals.items()}
+        commit(settings, 0, Writes())
+        commit(settings, partition, Writes(strings, {b"codes": stored.codes}))
+        one = readouts.wallet(settings, "mover")
+        everybody = sorted(readouts.wallets(settings), key=lambda row: str(row["wallet_id"]))
+        assert (one["segment"], one["sequence"], len(one["touches"])) == ("s8191", 2, 2)
+        assert [row["wallet_id"] for row in everybody] == sorted(golden.wallets)
+        found.append((one, everybody))
+    assert all(each == found[0] for each in found)
 
 
 def test_wallets_are_listed_once_each_and_by_segment(settings: Settings) -> None:

@@ -8,9 +8,9 @@ from models.rows import FEATURES, ROW, ROW_VERSION, UnknownFormat, blank_rows, u
 
 
 def test_a_row_is_at_most_768_bytes_and_its_layout_is_pinned() -> None:
-    """Who changes the layout changes `ROW_VERSION` with it, and this line."""
+    """Who changes the layout changes `ROW_VERSION` with it, adds tests/golden/wallets-<version>.json, and this line."""
     assert ROW.itemsize <= 768
-    assert (ROW_VERSION, ROW.itemsize, len(FEATURES)) == (1, 768, 16)
+    assert (ROW_VERSION, ROW.itemsize, len(FEATURES)) == (2, 768, 16)
     assert ROW.fields is not None
     assert [ROW.fields[name][1] for name in ("version", "segment", "ring", "sums", "cusum", "recent_fees")] == [
         0,
@@ -29,7 +29,7 @@ def test_rows_come_back_as_they_were_stored() -> None:
     rows["sums"][1] = 0.1
     stored: list[bytes | None] = [row.tobytes() for row in rows]
     assert unpack_rows(stored).tobytes() == rows.tobytes()
-    assert unpack_rows([None, *stored[1:]])["version"].tolist() == [0, 1, 1]
+    assert unpack_rows([None, *stored[1:]])["version"].tolist() == [0, ROW_VERSION, ROW_VERSION]
     assert len(unpack_rows([])) == 0
 
 

@@ -118,6 +118,7 @@ def broken(**changes: Any) -> str:
         broken(variance=[-1.0] * D),
         broken(segment="s8"),
         broken(segment="s0"),
+        broken(segment="s65536"),
         broken(slot=16),
         broken(slot_since=[0]),
         broken(weight="much"),

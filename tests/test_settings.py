@@ -89,6 +89,11 @@ def test_a_misspelt_variable_is_an_error_that_names_the_nearest() -> None:
         ({"TIDEMARK_SEGMENTS_MIN": "5", "TIDEMARK_SEGMENTS_MAX": "4"}, "TIDEMARK_SEGMENTS_MAX"),
         ({"TIDEMARK_KAFKA_SECURITY": "SASL_SSL", "TIDEMARK_KAFKA_USER": "u"}, "TIDEMARK_KAFKA_PASSWORD"),
         ({"TIDEMARK_TOPIC_TOUCHES": "wallet.transactions"}, "must differ"),
+        ({"TIDEMARK_KAFKA_CA": __file__}, "TIDEMARK_KAFKA_SECURITY SSL"),
+        ({"TIDEMARK_KAFKA_SECURITY": "SSL", "TIDEMARK_KAFKA_KEY": __file__}, "TIDEMARK_KAFKA_CERTIFICATE"),
+        ({"TIDEMARK_REDIS_CA": __file__}, "rediss://"),
+        ({"TIDEMARK_REDIS": "redis://:word@h", "TIDEMARK_REDIS_PASSWORD_FILE": __file__}, "already"),
+        ({"TIDEMARK_REDIS": "redis://h/3", "TIDEMARK_REDIS_CLUSTER": "true"}, "database 0"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_in_one_line(variables: dict[str, str], word: str) -> None:
@@ -120,6 +125,24 @@ def test_the_password_of_a_url_is_masked_whatever_it_holds(password: str) -> Non
 
 def test_the_rules_have_the_defaults_of_the_contract() -> None:
     assert Settings().rules() == Rules()
+
+
+def test_a_password_may_be_in_a_file_whose_last_line_ends(tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(" pass word \n")
+    variables = {
+        "TIDEMARK_KAFKA_SECURITY": "SASL_SSL",
+        "TIDEMARK_KAFKA_USER": "u",
+        "TIDEMARK_KAFKA_PASSWORD_FILE": str(file),
+        "TIDEMARK_REDIS_PASSWORD_FILE": str(file),
+    }
+    with environment(variables):
+        settings = load()
+    assert (settings.kafka_secret, settings.redis_secret) == (" pass word ", " pass word ")
+    assert "pass word" not in repr(settings)
+    file.write_text("\n")
+    with pytest.raises(WrongSettings, match="TIDEMARK_KAFKA_PASSWORD_FILE"):
+        _ = settings.kafka_secret
 
 
 def test_settings_cannot_be_changed() -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from functools import cache
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from models.rows import ROW
 from models.rules import DAY_MS, HOUR_MS, Rules
 from models.segments import EMPTY_CATALOGUE, Catalogue
 from models.state import TOUCHES, TRANSACTIONS, Record, State, Totals
-from models.step import step
+from models.step import step, step_together
 from tests.partition import (
     NOON_MS,
     Arrival,
@@ -105,6 +107,54 @@ def test_a_cut_does_not_matter_in_small(seed: int, wallets: int, late: float, cu
     arrivals = Season(events=60, wallets=wallets, seed=seed, late=late, repeats=0.2, out_of_order=0.6).arrivals()
     whole = Partition(catalogue(), bounds).take(arrivals)
     assert_equal(Partition(catalogue(), bounds).take_cut(arrivals, random_cut(cut)(len(arrivals))), whole)
+
+
+# ------------------------------------------------------------------ nor does who is stepped with whom
+
+
+def apart_and_together(logs: list[list[Arrival]], cut: int, bounds: Rules) -> Iterator[tuple[Partition, Partition]]:
+    """Each log by a partition of its own, and by one that is stepped with the others; cut in different places."""
+    together = []
+    for number in range(len(logs)):
+        partition = Partition(catalogue(), bounds)
+        partition.number = number
+        together.append((partition, iter(batches(logs[number], cut + number))))
+    while turns := [(partition, arrivals) for partition, log in together for arrivals in islice(log, 1)]:
+        found = [partition.before(arrivals) for partition, arrivals in turns]
+        stepped = step_together([(state, batch) for state, batch, _ in found], bounds, catalogue())
+        for (partition, _), (_, _, lookup), (state, effects) in zip(turns, found, stepped, strict=True):
+            partition.commit(lookup, state, effects)
+    for (partition, _), log in zip(together, logs, strict=True):
+        alone = Partition(catalogue(), bounds)
+        alone.number = partition.number
+        yield alone.take(log), partition
+
+
+def batches(arrivals: list[Arrival], cut: int) -> list[list[Arrival]]:
+    edges = [*random_cut(cut)(len(arrivals)), len(arrivals)]
+    return [arrivals[start:stop] for start, stop in pairwise(edges) if start < stop]
+
+
+def test_partitions_stepped_together_are_byte_for_byte_what_each_is_alone() -> None:
+    logs = [Season(events=1500, seed=seed).arrivals() for seed in (21, 22, 23)]
+    for alone, partition in apart_and_together(logs, 5, Rules(partitioner="off")):
+        assert len(alone.changes) > 20
+        assert min(alone.counted.duplicates, alone.counted.late, sum(alone.counted.rejected.values())) > 5
+        assert_equal(partition, alone)
+
+
+@settings(max_examples=25)
+@given(
+    seed=st.integers(0, 10_000), cut=st.integers(0, 1000), sizes=st.lists(st.integers(1, 40), min_size=2, max_size=4)
+)
+def test_who_is_stepped_with_whom_does_not_matter_in_small(seed: int, cut: int, sizes: list[int]) -> None:
+    logs = [
+        Season(events=size, wallets=3, seed=seed + place, late=0.5, repeats=0.2, bad=0.1, out_of_order=0.6).arrivals()
+        for place, size in enumerate(sizes)
+    ]
+    bounds = Rules(partitioner="off", touches_kept=3, fees_kept=6, eligible_touches=2)
+    for alone, partition in apart_and_together(logs, cut, bounds):
+        assert_equal(partition, alone)
 
 
 def test_a_cell_that_a_late_touch_empties_is_the_same_at_every_cut() -> None:

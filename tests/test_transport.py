@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import threading
 from typing import Any
 
 import aiokafka
 import faust
 import pytest
+from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer import fetcher
 from aiokafka.consumer.subscription_state import TopicPartitionState
+from aiokafka.producer.sender import Sender
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.legacy_records import LegacyRecordBatch, LegacyRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
 from faust.app.base import App
 from faust.serializers.schemas import Schema
 from faust.tables.recovery import Recovery
 from faust.transport.consumer import Consumer, ThreadDelegateConsumer
 from faust.transport.drivers import aiokafka as stock
 from faust.transport.utils import DefaultSchedulingStrategy
+from mode.threads import ServiceThread, WorkerThread
 
 from models.state import Record
+from streams.announce import GIVE_UP_S
 from streams.transport import (
+    REQUEST_MS,
     TP,
     BatchApp,
     BatchConsumer,
@@ -26,6 +37,7 @@ from streams.transport import (
     BatchSchema,
     Fetched,
     RecordBatch,
+    Records,
     Schedule,
     Tuning,
 )
@@ -46,6 +58,7 @@ OVERRIDDEN = [
         "(self, consumer, active_partitions, timeout=None, max_records=None)",
     ),
     (BatchProducer, stock.Producer, "_settings_extra", "(self)"),
+    (BatchProducer, stock.Producer, "_new_producer", "(self, transactional_id=None)"),
     (BatchApp, App, "_new_transport", "(self)"),
     (BatchApp, App, "_new_producer_transport", "(self)"),
     (BatchApp, App, "_create_directories", "(self)"),
@@ -119,6 +132,25 @@ def test_the_app_keeps_our_parts_and_opens_no_port() -> None:
     assert type(app.producer) is BatchProducer
     assert app.producer._settings_extra() == {"acks": "all", "enable_idempotence": True}
     assert not app.conf.web_enabled
+
+
+def test_requests_of_the_producer_end_soon_and_its_batches_outlive_our_patience() -> None:
+    async def nothing(_: set[TP]) -> dict[TP, int]:
+        return {}
+
+    async def scenario() -> None:
+        app = BatchApp("group", Tuning(), nothing, broker="kafka://localhost:1", web_enabled=False, store="memory://")
+        # both are read with each request, so they may be set after the producer is made
+        for owner in (AIOKafkaClient, Sender):
+            assert "self._request_timeout_ms =" in inspect.getsource(owner.__init__)
+        faust_producer: Any = app.producer
+        producer = faust_producer._new_producer()
+        assert producer.client._request_timeout_ms == producer._sender._request_timeout_ms == REQUEST_MS
+        # without a leader a batch expires even if it is idempotent, and then nothing more can be sent
+        assert producer._message_accumulator._batch_ttl > GIVE_UP_S + REQUEST_MS / 1000
+        await producer.stop()
+
+    asyncio.run(scenario())
 
 
 class Taker:
@@ -198,7 +230,48 @@ def test_an_end_counts_with_what_has_left_the_fetcher() -> None:
     assert books.end(TP("b", 0)) is None
 
 
+def test_a_record_of_a_format_without_timestamps_has_minus_one() -> None:
+    written = LegacyRecordBatchBuilder(magic=0, compression_type=0, batch_size=1000)
+    written.append(7, None, key=b"w1", value=b"{}")
+    (found,) = LegacyRecordBatch(written.build(), 0)
+    assert found.timestamp is None
+    records = Records.__new__(Records)
+    assert records._consumer_record(TP("a", 3), found) == Record(7, -1, b"w1", b"{}")
+
+
 def test_a_batch_knows_its_offsets() -> None:
     batch = RecordBatch(TP("a", 3), [Record(5, 0, None, b""), Record(8, 0, None, b"")])
     assert (batch.first_offset, batch.next_offset, len(batch), repr(batch)) == (5, 9, 2, "a[3] 5..8")
     batch.ack()  # without Faust's event there are no books to keep
+
+
+def test_a_fetch_unpacks_into_our_records() -> None:
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=0,
+        is_transactional=0,
+        producer_id=-1,
+        producer_epoch=-1,
+        base_sequence=-1,
+        batch_size=1000,
+    )
+    builder.append(0, timestamp=7, key=b"w1", value=b"{}", headers=[("trace", b"1")])
+    builder.append(1, timestamp=8, key=None, value=None, headers=[])
+    memory = MemoryRecords(bytes(builder.build()))
+    found = fetcher.PartitionRecords(TP("a", 0), memory, [], 0, None, None, True, 1)
+    assert list(found) == [Record(0, 7, b"w1", b"{}", (("trace", b"1"),)), Record(1, 8, None, None, ())]
+
+
+def test_the_signs_of_life_are_where_we_look_for_them() -> None:
+    coordinator = inspect.getsource(aiokafka.consumer.group_coordinator)
+    # done while the client has still to join its group again, a new one as soon as it has
+    assert "self._rejoin_needed_fut.set_result(None)" in coordinator
+    assert "_rejoin_needed_fut = create_future()" in coordinator
+    assert "self._coordination_task = create_task(" in coordinator
+    assert "self._fetch_task = create_task(" in inspect.getsource(aiokafka.consumer.fetcher)
+    assert issubclass(stock.AIOKafkaConsumerThread, ServiceThread)
+    assert issubclass(WorkerThread, threading.Thread)
+    source = inspect.getsource(App)
+    assert "self.rebalancing = True" in source
+    assert "self.rebalancing_count += 1" in source
+    assert "app.on_rebalance_start()" in inspect.getsource(stock)

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 import structlog
-from aiokafka.errors import GroupAuthorizationFailedError, MessageSizeTooLargeError
+from aiokafka.errors import GroupAuthorizationFailedError, KafkaConnectionError, MessageSizeTooLargeError
 from faust.exceptions import ProducerSendError
 from faust.transport.drivers import aiokafka as stock
 from pydantic import SecretStr
 
 from streams import logs, worker
-from streams.errors import Foreign, Unavailable
+from streams.errors import Denied, Foreign, Unavailable
 from streams.settings import Settings
 from streams.transport import TP, BatchApp
 
@@ -79,7 +79,8 @@ def test_a_message_too_large_is_known_however_it_is_said() -> None:
 
 
 def test_kafkas_errors_are_explained_and_wrong_code_is_not() -> None:
-    assert isinstance(worker._explained(GroupAuthorizationFailedError("g")), Unavailable)
+    assert isinstance(worker._explained(GroupAuthorizationFailedError("g")), Denied)
+    assert isinstance(worker._explained(KafkaConnectionError("g")), Unavailable)
     for problem in (Foreign("x"), ZeroDivisionError()):
         assert worker._explained(problem) is problem
 

@@ -15,7 +15,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -99,14 +99,21 @@ class KafkaServer(Child):
 
     def __init__(self, folder: Path) -> None:
         super().__init__("kafka", folder / "kafka.log")
-        self.port = free_port()
+        self.port, self._controller = free_port(), free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._properties = folder / "server.properties"
         self._jars = kafka_jars()
-        self._properties.write_text(
-            _PROPERTIES.format(port=self.port, controller=free_port(), data=folder / "kafka-data")
-        )
-        self._format()
+        plain = _PROPERTIES.format(port=self.port, controller=self._controller, data=folder / "kafka-data")
+        self._properties.write_text(plain + self._more_properties())
+        self._format(*self._format_options())
+
+    def _more_properties(self) -> str:
+        """Lines that follow; of two with one name the last wins."""
+        return ""
+
+    def _format_options(self) -> tuple[str, ...]:
+        """More words for the command that formats the data folder."""
+        return ()
 
     def start(self) -> Self:
         """Start, or start again; ready for requests when this returns."""
@@ -115,9 +122,9 @@ class KafkaServer(Child):
         self.await_words(_STARTED, after=before)
         return self
 
-    def _format(self) -> None:
+    def _format(self, *options: str) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        arguments = ("format", "-t", cluster_id, "-c", str(self._properties))
+        arguments = ("format", "-t", cluster_id, "-c", str(self._properties), *options)
         subprocess.run(
             self._java("-Xmx128m", "kafka.tools.StorageTool", *arguments), check=True, capture_output=True, timeout=60
         )
@@ -139,21 +146,25 @@ def redis_binary() -> str:
 
 
 class RedisServer(Child):
-    """A Redis that loses nothing it has answered: every write is on disk first. Same port and data after a restart."""
+    """A Redis that loses nothing it has answered: every write is on disk first. Same port and data after a restart.
 
-    def __init__(self, folder: Path) -> None:
+    `options`: more words for its command line; the last of a name wins. `data`: the folder with its files.
+    """
+
+    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
         super().__init__("redis", folder / "redis.log")
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._binary = redis_binary()
-        self._folder = folder / "redis-data"
-        self._folder.mkdir(exist_ok=True)
+        self.data = folder / "redis-data"
+        self.data.mkdir(exist_ok=True)
+        self._options = tuple(options)
 
     def start(self) -> Self:
         """Start, or start again on the same data; answers when this returns."""
-        address = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder)]
+        address = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.data)]
         durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-        self.launch([self._binary, *address, *durable])
+        self.launch([self._binary, *address, *durable, *self._options])
         wait_until(self._answers, "Redis answering", 20)
         return self
 
@@ -170,16 +181,23 @@ class RedisServer(Child):
 
 
 class Worker(Child):
-    """`tidemark work` as a process of its own."""
+    """`tidemark work` as a process of its own. `first`: what Python runs instead when it is started the first time."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(self, environment: Mapping[str, str], log: Path, first: Sequence[str] = ()) -> None:
         super().__init__(log.stem, log)
         self._environment = dict(environment)
+        self._first = tuple(first)
 
     def start(self) -> Self:
         """Start it, or start it again; it may take seconds until it owns partitions."""
-        self.launch([sys.executable, "-m", "streams", "work"], self._environment)
+        words, self._first = self._first or ("-m", "streams", "work"), ()
+        self.launch([sys.executable, *words], self._environment)
         return self
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it lives and has taken over what it was given, since it was started last."""
+        return self.alive and '"event": "ready"' in self.text_since_start
 
 
 def clean_environment() -> dict[str, str]:

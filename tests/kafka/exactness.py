@@ -23,6 +23,7 @@ from typing import Any
 
 from streams.simulate import SimulationPlan, write
 from tests.kafka.cluster import KafkaServer, RedisServer, Worker
+from tests.kafka.faultless import Announced, announced, repeats
 from tests.kafka.processes import REPOSITORY
 from tests.kafka.reading import read_topic
 from tests.kafka.world import World
@@ -89,8 +90,9 @@ def run_trial(world: World, trial: Trial) -> Finding:
     seconds = time.monotonic() - began
     trial.say(f"lag 0 and stopped after {seconds:.0f} s; comparing")
     wrong = [f"exit codes {exits}"] if any(exits) else []
-    changes, facts = judge_changes(world)
-    wrong += [*judge_counters(world, expected), *changes, *judge_rejected(world, expected)]
+    told = announced(world)
+    wrong += [*judge_counters(world, expected), *judge_changes(world, told), *judge_rejected(world, expected)]
+    facts = {"changes": len(told), "announced_again": repeats(told)[0]}
     return Finding(wrong, {"events": trial.events, "seconds": round(seconds, 1), **facts})
 
 
@@ -174,30 +176,25 @@ def judge_counters(world: World, expected: dict[str, Any]) -> Iterator[str]:
             yield f"roi {key} is {found.get(key)}, the oracle has {want.get(key)}"
 
 
-def judge_changes(world: World) -> tuple[list[str], dict[str, Any]]:
+def judge_changes(world: World, told: Announced) -> Iterator[str]:
     """Per wallet 1, 2, 3 … without a gap, each from where the last one ended, repeats equal byte for byte."""
-    wrong, repeats = [], 0
-    told: dict[str, dict[int, tuple[bytes, Any]]] = defaultdict(dict)
-    for record in read_topic(world.bootstrap, f"{world.prefix}segment.changes"):
-        change = json.loads(record.value)
-        before = told[change["wallet_id"]].setdefault(change["sequence"], (record.value, record.headers))
-        repeats += before[0] is not record.value
-        if before != (record.value, record.headers):
-            wrong.append(f"change {change['wallet_id']}/{change['sequence']} was announced with two contents")
-    for wallet, by_sequence in told.items():
+    by_wallet: dict[str, dict[int, Any]] = defaultdict(dict)
+    for (wallet, sequence), contents in told.items():
+        if len(contents) > 1:
+            yield f"change {wallet}/{sequence} was announced with two contents"
+        by_wallet[wallet][sequence] = json.loads(next(iter(contents))[0])
+    for wallet, by_sequence in by_wallet.items():
         if sorted(by_sequence) != list(range(1, len(by_sequence) + 1)):
-            wrong.append(f"changes of {wallet} have a gap: {sorted(by_sequence)}")
+            yield f"changes of {wallet} have a gap: {sorted(by_sequence)}"
         last: dict[str, str] | None = None
         for sequence in sorted(by_sequence):
-            change = json.loads(by_sequence[sequence][0])
+            change = by_sequence[sequence]
             if segment(change["from"]) != segment(last):  # the id: a catalogue may rename a segment
-                wrong.append(f"change {wallet}/{sequence} is from {change['from']}, not from {last}")
+                yield f"change {wallet}/{sequence} is from {change['from']}, not from {last}"
             last = change["to"]
-    announced = sum(map(len, told.values()))
     committed = world.ask("totals")["segment_changes"]
-    if announced != committed:
-        wrong.append(f"{announced} changes were announced, {committed} committed")
-    return wrong, {"changes": announced, "announced_again": repeats}
+    if len(told) != committed:
+        yield f"{len(told)} changes were announced, {committed} committed"
 
 
 def segment(side: dict[str, str] | None) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -41,11 +42,13 @@ class Child:
         self.name = name
         self.log = log
         self._running: subprocess.Popen[bytes] | None = None
+        self._began = 0  # characters in the log when it was started last
 
     def launch(self, command: Sequence[str | Path], environment: Mapping[str, str] | None = None) -> None:
         """Start it, in a session of its own, so that Ctrl-C reaches only the one who has to clean up."""
         if self.alive:
             raise RuntimeError(f"{self.name} is running already")
+        self._began = len(self.text)
         with self.log.open("ab") as out:
             self._running = subprocess.Popen(
                 [str(word) for word in command],
@@ -62,6 +65,14 @@ class Child:
         return self._running is not None and self._running.poll() is None
 
     @property
+    def is_frozen(self) -> bool:
+        """Whether it stands still, by whatever signal."""
+        if not self.alive:
+            return False
+        ask = [str(shutil.which("ps")), "-o", "state=", "-p", str(self.pid)]
+        return subprocess.run(ask, check=False, capture_output=True).stdout.startswith(b"T")
+
+    @property
     def pid(self) -> int:
         if self._running is None:
             raise RuntimeError(f"{self.name} was never started")
@@ -71,6 +82,11 @@ class Child:
     def text(self) -> str:
         """All it has written so far, of every start."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
+
+    @property
+    def text_since_start(self) -> str:
+        """What it has written since it was started last."""
+        return self.text[self._began :]
 
     def wait(self, seconds: float = 60) -> int:
         """Its exit code; a killed process has minus the signal's number."""

@@ -8,6 +8,7 @@ from contextlib import closing
 from kafka import KafkaProducer
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 
+from tests.kafka.processes import wait_until
 from tests.kafka.reading import read_topic
 from tests.kafka.world import World
 
@@ -50,3 +51,29 @@ def test_records_larger_than_the_topic_of_rejected_ones_go_without_their_value(w
     assert [record.value for record in found] == [b"", b"", b"{}"]
     digests = [dict(record.headers).get("tidemark.rejected.sha256", b"").decode() for record in found]
     assert digests == [*(hashlib.sha256(value).hexdigest() for value in large), ""]
+
+
+def test_a_limit_lowered_under_a_worker_costs_one_restart_and_no_record(world: World) -> None:
+    # A message the broker refuses costs the idempotent producer its sequence, and it never finds it again: the worker
+    # must not wait for that, and the next one sends what is pending.
+    world.run("topics", "create")
+    worker = world.worker("worker")
+    with closing(KafkaProducer(bootstrap_servers=world.bootstrap, max_request_size=2_000_000)) as producer:
+        producer.send(world.transactions, b"{", key=b"w1").get(30)
+        world.await_applied(1)
+        wait_until(lambda: len(list(read_topic(world.bootstrap, f"{world.prefix}events.rejected"))) == 1, "announced")
+        with closing(KafkaAdminClient(bootstrap_servers=world.bootstrap)) as admin:
+            limit = {"max.message.bytes": "100000"}
+            rejected = ConfigResource(ConfigResourceType.TOPIC, f"{world.prefix}events.rejected", configs=limit)
+            admin.alter_configs([rejected])
+        large = b'{"big":"' + b"x" * 500_000 + b'"}'
+        for value in (large, b"{}"):
+            producer.send(world.transactions, value, key=b"w1").get(30)
+    assert worker.wait(120) == 1
+    assert "can send nothing more" in worker.tail(1)
+    worker.start()
+    world.await_applied(3)
+    worker.terminate()
+    assert worker.wait() == 0
+    found = [record.value for record in read_topic(world.bootstrap, f"{world.prefix}events.rejected")]
+    assert found == [b"{", b"", b"{}"]

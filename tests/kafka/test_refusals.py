@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
+import pytest
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
@@ -85,6 +86,23 @@ def test_a_topic_that_was_recreated(world: World) -> None:
         admin.delete_topics([world.transactions])
     world.run("topics", "create")
     assert "deleted and created again" in refusal(world, "work")
+
+
+@pytest.mark.parametrize("topic", ["transactions", "touches"])
+def test_a_topic_that_is_recreated_under_running_workers(world: World, topic: str) -> None:
+    count_one_event(world)
+    workers = [world.worker(f"worker-{number}") for number in range(2)]
+    for worker in workers:
+        worker.await_words('"event": "ready"')
+    with closing(KafkaAdminClient(bootstrap_servers=world.bootstrap)) as admin:
+        admin.delete_topics([world.transactions if topic == "transactions" else world.touches])
+    world.run("topics", "create")
+    world.run("produce", stdin=EVENT * 5)  # more than was there: the mark is inside the new log
+    for worker in workers:
+        assert worker.wait(180) == 1, worker.tail()
+        (line,) = [line for line in worker.text.splitlines() if not line.startswith("{")]
+        assert "deleted and created again" in line
+    assert world.applied() == 1
 
 
 def test_every_wrong_setting_is_named_at_once(world: World) -> None:

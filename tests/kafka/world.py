@@ -11,6 +11,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from tests.kafka.cluster import KafkaServer, RedisServer, Worker, clean_environment
@@ -21,9 +22,12 @@ class World:
     """Names nobody else uses, the settings that point to them, and the processes started with these.
 
     Keyword arguments of its methods are settings: `world.worker("a", batch_records=7)` sets TIDEMARK_BATCH_RECORDS.
+    `inputs`: another world whose input topics are read here too.
     """
 
-    def __init__(self, kafka: KafkaServer, store: RedisServer, folder: Path, partitions: int = 4) -> None:
+    def __init__(
+        self, kafka: KafkaServer, store: RedisServer, folder: Path, partitions: int = 4, inputs: World | None = None
+    ) -> None:
         self.kafka = kafka
         self.store = store
         self.folder = folder
@@ -33,9 +37,13 @@ class World:
         self.name = f"t{uuid.uuid4().hex[:12]}"
         self.prefix = f"{self.name}."
         self.group = self.name
-        self.transactions = f"{self.prefix}wallet.transactions"
-        self.touches = f"{self.prefix}campaign.touches"
+        self.transactions: str = inputs.transactions if inputs else f"{self.prefix}wallet.transactions"
+        self.touches: str = inputs.touches if inputs else f"{self.prefix}campaign.touches"
         self._workers: list[Worker] = []
+
+    def topic(self, name: str) -> str:
+        """What an input topic of the contract is called here."""
+        return {"wallet.transactions": self.transactions, "campaign.touches": self.touches}[name]
 
     def settings(self, **changed: object) -> dict[str, str]:
         """The `TIDEMARK_*` variables of this world."""
@@ -54,12 +62,16 @@ class World:
         """A whole environment for a child process, nothing of Tidemark's inherited."""
         return clean_environment() | self.settings(**changed)
 
+    def words(self, *words: str) -> list[str]:
+        """`tidemark` with these words, to be run in the repository."""
+        return [sys.executable, "-m", "streams", *words]
+
     def command(
         self, *words: str, stdin: bytes = b"", seconds: float = 120, **changed: object
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `tidemark` with these words to its end, whatever its exit code."""
         return subprocess.run(
-            [sys.executable, "-m", "streams", *words],
+            self.words(*words),
             cwd=REPOSITORY,
             env=self.environment(**changed),
             input=stdin,
@@ -82,9 +94,12 @@ class World:
         """What a read-out that streams NDJSON says with `--json`."""
         return [json.loads(line) for line in self.run(*words, "--json").splitlines()]
 
-    def worker(self, name: str, **changed: object) -> Worker:
-        """A started worker; it ends with the test at the latest. Its output: `<name>.log` in the test's folder."""
-        worker = Worker(self.environment(**changed), self.folder / f"{name}.log")
+    def worker(self, name: str, *first: str, **changed: object) -> Worker:
+        """A started worker; it ends with the test at the latest. Its output: `<name>.log` in the test's folder.
+
+        `first`: what Python runs instead of `-m streams work` when it is started the first time.
+        """
+        worker = Worker(self.environment(**changed), self.folder / f"{name}.log", first)
         self._workers.append(worker)
         return worker.start()
 
@@ -111,6 +126,19 @@ class World:
     def await_no_lag(self, seconds: float = 120) -> None:
         """Wait until every partition's mark has reached the end of both its logs."""
         wait_until(lambda: all(row["lag"] == 0 for row in self.ask("lag")), "lag 0 everywhere", seconds)
+
+    def ends(self) -> dict[int, tuple[int, ...]]:
+        """Where the logs of each partition end, transactions and touches."""
+        options = {
+            "bootstrap_servers": self.bootstrap,
+            "enable_auto_commit": False,
+            "isolation_level": "read_committed",
+        }
+        with closing(KafkaConsumer(**options)) as consumer:
+            numbers = sorted(consumer.partitions_for_topic(self.transactions) or ())
+            places = [[TopicPartition(topic, n) for topic in (self.transactions, self.touches)] for n in numbers]
+            ends = consumer.end_offsets([place for both in places for place in both])
+        return {n: tuple(ends[place] for place in both) for n, both in zip(numbers, places, strict=True)}
 
     def close(self) -> None:
         """End all workers and delete the topics, so that the broker of the session stays light."""

@@ -1,0 +1,13 @@
+-- Wallets leave a partition: all of them or none.
+-- KEYS: mark, totals. ARGV: the mark as I know it, the new mark, the new totals, then the keys to delete.
+-- These are in ARGV: they carry the hash tag of KEYS[1], so they live where it lives.
+local found = redis.call('GET', KEYS[1]) or ''
+if found ~= ARGV[1] then return found end
+
+local CHUNK = 2000  -- `unpack` fails from 8,000
+for at = 4, #ARGV, CHUNK do
+  redis.call('UNLINK', unpack(ARGV, at, math.min(at + CHUNK - 1, #ARGV)))
+end
+redis.call('SET', KEYS[2], ARGV[3])
+redis.call('SET', KEYS[1], ARGV[2])
+return ARGV[2]

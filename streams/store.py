@@ -1,0 +1,319 @@
+"""How Redis is reached: one server or a cluster, over TLS, with a password. With ledger.py the only door to it.
+
+A caller says which partition a command is about, by the tag all keys of it share (`{3}:`); here that becomes a server.
+"""
+
+from __future__ import annotations
+
+import binascii
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import redis
+import redis.asyncio
+from redis import exceptions as trouble
+from redis.asyncio.connection import parse_url as parse_url_async
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.retry import Retry
+
+from streams.errors import Refused
+from streams.trust import tls
+
+if TYPE_CHECKING:
+    from streams.settings import Settings
+
+#: A commit of 4 MiB with its fsync fits in easily; a frozen Redis is noticed soon.
+REPLY_S, CONNECT_S = 5.0, 2.0
+CONNECTIONS = 32
+#: So often a cluster may send us on to another node before we wait.
+REDIRECTS = 5
+_SLOTS = 16_384
+_ASKING = b"*1\r\n$6\r\nASKING\r\n"
+_CLUSTER_SLOTS = b"*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n"
+
+#: Host and port.
+Place = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where Redis is and how to get in. `password`: one that is not in the URL. `cluster`: the URL names any node."""
+
+    url: str = field(repr=False)
+    password: str | None = field(default=None, repr=False)
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    cluster: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """Raises `WrongSettings` for certificates and passwords that cannot be read."""
+        ca, certificate, key = settings.redis_ca, settings.redis_certificate, settings.redis_key
+        if ca or certificate:
+            tls(ca, certificate, key, "TIDEMARK_REDIS")  # redis-py makes its own and would say less when it cannot
+        return cls(settings.redis_url, settings.redis_secret, ca, certificate, key, settings.redis_cluster)
+
+    @property
+    def place(self) -> Place:
+        """The server the URL names."""
+        parts = urlsplit(self.url)
+        return parts.hostname or "localhost", parts.port or 6379
+
+    def options(self, url_options: Mapping[str, Any], place: Place | None) -> dict[str, Any]:
+        """Keyword arguments of a connection pool. `url_options`: what the URL says. `place`: another node."""
+        given = {
+            "password": self.password,
+            "ssl_ca_certs": self.ca and str(self.ca),
+            "ssl_certfile": self.certificate and str(self.certificate),
+            "ssl_keyfile": (self.key or self.certificate) and str(self.key or self.certificate),
+        }
+        ours = {name: value for name, value in given.items() if value is not None}
+        there = dict(zip(("host", "port"), place, strict=True)) if place else {}
+        known = {"socket_timeout": REPLY_S, "socket_connect_timeout": CONNECT_S, "protocol": 2}
+        return known | ours | dict(url_options) | there
+
+
+class Server:
+    """One Redis server, for a worker: several commands at a time, each over a connection of its own."""
+
+    def __init__(self, address: Address, place: Place | None = None) -> None:
+        self._pool = redis.asyncio.BlockingConnectionPool(
+            max_connections=CONNECTIONS,
+            timeout=None,
+            retry=AsyncRetry(NoBackoff(), 0),  # repeating is the ledger's, where the same call can be repeated
+            **address.options(parse_url_async(address.url), place),
+        )
+
+    async def ask(self, _tag: bytes, command: bytes, load: bytes = b"") -> Any:
+        """The reply to a packed command. `load`: the command that loads its script, should Redis not know it yet."""
+        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's
+        try:
+            await connection.send_packed_command(command)
+            return await connection.read_response()  # cut off, it closes the connection: no late reply for the next one
+        except trouble.NoScriptError:
+            return await _one_by_one(connection, load, command)
+        finally:
+            await self._pool.release(connection)
+
+    async def ask_importing(self, command: bytes, load: bytes) -> Any:
+        """The same of a node that is still being given the slot: it refuses whoever does not know that."""
+        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's
+        try:
+            return await _one_by_one(connection, *filter(None, (load, _ASKING, command)))
+        finally:
+            await self._pool.release(connection)
+
+    async def close(self) -> None:
+        await self._pool.disconnect()
+
+
+async def _one_by_one(connection: Any, *commands: bytes) -> Any:
+    """The reply to the last command."""
+    reply = None
+    for command in commands:
+        await connection.send_packed_command(command)
+        reply = await connection.read_response()
+    return reply
+
+
+class Cluster:
+    """A Redis Cluster, for a worker: every command goes to the node that has its partition's slot."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._servers: dict[Place, Server] = {address.place: Server(address)}
+        self._slots: Slots | None = None
+
+    async def ask(self, tag: bytes, command: bytes, load: bytes = b"") -> Any:
+        """As `Server.ask`; `tag`: what all keys of the command begin with."""
+        for _ in range(REDIRECTS):
+            server = self._server((await self._known()).place_of(tag))
+            try:
+                return await server.ask(tag, command, load)
+            except trouble.MovedError:
+                self._slots = None
+            except trouble.AskError as problem:
+                return await self._server((problem.host, problem.port)).ask_importing(command, load)
+            except (trouble.ConnectionError, trouble.TimeoutError, OSError):
+                self._slots = None  # its replica may have taken over
+                raise
+        raise trouble.ConnectionError("the nodes of the cluster do not agree where the slot is")
+
+    async def _known(self) -> Slots:
+        """Which node has which slot, asked of any that answers."""
+        if self._slots is None:
+            self._slots = await self._asked()
+        return self._slots
+
+    async def _asked(self) -> Slots:
+        problem: Exception | None = None
+        for place, server in list(self._servers.items()):
+            try:
+                return Slots.read(await server.ask(b"", _CLUSTER_SLOTS), place)
+            except (trouble.ConnectionError, trouble.TimeoutError, OSError) as error:
+                problem = error
+                self._servers[place] = self._servers.pop(place)  # next time the others first
+        assert problem
+        raise problem
+
+    def _server(self, place: Place) -> Server:
+        if place not in self._servers:
+            self._servers[place] = Server(self._address, place)
+        return self._servers[place]
+
+    async def close(self) -> None:
+        for server in self._servers.values():
+            await server.close()
+
+
+class Slots:
+    """Which node has which slots. The same node again and again for the same tag: that is looked up once."""
+
+    def __init__(self, ranges: Sequence[tuple[int, int, Place]]) -> None:
+        self.ranges = ranges
+        self._by_tag: dict[bytes, Place] = {}
+
+    @classmethod
+    def read(cls, reply: Iterable[Any], asked: Place) -> Self:
+        """The reply to CLUSTER SLOTS; a node that does not know its own name is the one that was `asked`."""
+        ranges = []
+        for first, last, (host, port, *_), *_ in reply:
+            name = host.decode() if isinstance(host, bytes) else host
+            ranges.append((int(first), int(last), (name or asked[0], int(port))))
+        return cls(ranges)
+
+    def place_of(self, tag: bytes) -> Place:
+        """The node of the keys that begin with `tag`. Raises redis-py's error for a slot that nobody has."""
+        if tag not in self._by_tag:
+            slot = slot_of(tag)
+            owner = next((place for first, last, place in self.ranges if first <= slot <= last), None)
+            if owner is None:
+                raise trouble.ClusterDownError(f"CLUSTERDOWN no node has slot {slot}")
+            self._by_tag[tag] = owner
+        return self._by_tag[tag]
+
+    @property
+    def places(self) -> list[Place]:
+        """Every node that has slots."""
+        return sorted({place for _, _, place in self.ranges})
+
+
+def slot_of(tag: bytes) -> int:
+    """The slot of all keys that begin with `tag`, such as `{3}:`: the CRC16 (XMODEM) of what is in its braces."""
+    return binascii.crc_hqx(tag[1 : tag.index(b"}")], 0) % _SLOTS
+
+
+class Shelf:
+    """Redis for a command: blocking, one call at a time, over one server or all nodes of a cluster."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._servers: dict[Place, redis.Redis] = {}
+        self._slots: Slots | None = None
+
+    def at_once(self, *commands: tuple[str, bytes]) -> list[Any]:
+        """The replies to `(command, key)`, those of one partition in one consistent step; without a cluster, all."""
+        if not self._address.cluster:
+            return _in_one_step(self._server(self._address.place), commands)
+        found: dict[tuple[str, bytes], Any] = {}
+        for tag in dict.fromkeys(_tag_of(key) for _, key in commands):
+            its = tuple(command for command in commands if _tag_of(command[1]) == tag)
+            found |= zip(its, self._of_partition(tag, its), strict=True)
+        return [found[command] for command in commands]
+
+    def scan(self, pattern: bytes) -> Iterator[list[tuple[bytes, Any]]]:
+        """Keys that match with their values, page by page, node after node: no consistent step."""
+        for server in self._all():
+            cursor = 0
+            while True:
+                cursor, keys = server.scan(cursor, match=pattern, count=1000)
+                page = self._together(keys)
+                yield [pair for some in page for pair in zip(some, server.mget(some), strict=True)]
+                if cursor == 0:
+                    break
+
+    def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+
+    def _of_partition(self, tag: bytes, commands: Sequence[tuple[str, bytes]]) -> list[Any]:
+        for _ in range(REDIRECTS):
+            if self._slots is None:
+                self._slots = self._asked()
+            try:
+                return _in_one_step(self._server(self._slots.place_of(tag)), commands)
+            except trouble.MovedError:
+                self._slots = None
+        raise trouble.ConnectionError("the nodes of the cluster do not agree where the slot is")
+
+    def _together(self, keys: list[Any]) -> list[list[bytes]]:
+        """Keys that one command may ask for: in a cluster those of one partition."""
+        if not self._address.cluster:
+            return [keys] if keys else []
+        by_tag: dict[bytes, list[bytes]] = {}
+        for key in keys:
+            by_tag.setdefault(_tag_of(key), []).append(key)
+        return list(by_tag.values())
+
+    def _all(self) -> list[redis.Redis]:
+        places = self._asked().places if self._address.cluster else [self._address.place]
+        return [self._server(place) for place in places]
+
+    def _asked(self) -> Slots:
+        problem: Exception | None = None
+        for place in [self._address.place, *self._servers]:
+            try:
+                return Slots.read(self._server(place).execute_command("CLUSTER", "SLOTS"), place)  # type: ignore[no-untyped-call]  # redis-py's
+            except (trouble.ConnectionError, trouble.TimeoutError, OSError) as error:
+                problem = error
+        assert problem
+        raise problem
+
+    def _server(self, place: Place) -> redis.Redis:
+        if place not in self._servers:
+            named = place == self._address.place
+            options = self._address.options(parse_url(self._address.url), None if named else place)  # type: ignore[no-untyped-call]  # redis-py's
+            pool = redis.ConnectionPool(retry=Retry(NoBackoff(), 0), **options)
+            self._servers[place] = redis.Redis.from_pool(pool)
+        return self._servers[place]
+
+
+def _in_one_step(server: redis.Redis, commands: Sequence[tuple[str, bytes]]) -> list[Any]:
+    with server.pipeline(transaction=True) as several:
+        for command in commands:
+            several.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's
+        found: list[Any] = several.execute()
+        return found
+
+
+def _tag_of(key: bytes) -> bytes:
+    return key[: key.index(b"}") + 1]
+
+
+def refusal(problem: Exception) -> Refused:
+    """One line for an answer that no repeat makes better, with what to do."""
+    if isinstance(problem, trouble.MovedError):
+        return Refused("Redis is a cluster: set TIDEMARK_REDIS_CLUSTER=true")
+    if "cluster support disabled" in str(problem):
+        return Refused("Redis is no cluster: leave TIDEMARK_REDIS_CLUSTER away")
+    if untrusted(problem):
+        return Refused(
+            f"Redis is not trusted ({problem}): TIDEMARK_REDIS must have the name in its certificate, "
+            "TIDEMARK_REDIS_CA the authority that issued it"
+        )
+    if isinstance(problem, trouble.AuthenticationError):
+        return Refused(f"Redis does not let us in ({problem}): check user and password in TIDEMARK_REDIS")
+    if isinstance(problem, trouble.NoPermissionError) or "The user executing the script" in str(problem):
+        return Refused(f"the user of Redis may not do what is needed ({problem}): docs/operations.md has what it needs")
+    return Refused(f"Redis refuses ({problem}): check TIDEMARK_REDIS and the server's settings")
+
+
+def untrusted(problem: BaseException) -> bool:
+    """Whether a connection failed because of the server's certificate."""
+    return "CERTIFICATE_VERIFY_FAILED" in str(problem)

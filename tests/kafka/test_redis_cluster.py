@@ -1,0 +1,127 @@
+"""A real Redis Cluster of three nodes: as exact as one server, while a node restarts and while a slot moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from threading import Event
+
+import pytest
+
+from streams.errors import Unavailable
+from streams.ledger import Ledger, LedgerReader, Mark, Writes
+from streams.store import Address
+from tests.kafka.cluster import KafkaServer, RedisServer
+from tests.kafka.exactness import Trial, run_trial
+from tests.kafka.processes import wait_until
+from tests.kafka.redis_cluster import ClusteredWorld, RedisCluster, command
+from tests.kafka.test_refusals import refusal
+from tests.kafka.world import World
+
+
+@pytest.fixture
+def cluster(machine: None, tmp_path: Path) -> Iterator[RedisCluster]:
+    with RedisCluster(tmp_path) as started:
+        yield started.start()
+
+
+@pytest.fixture
+def clustered(kafka: KafkaServer, cluster: RedisCluster, tmp_path: Path) -> Iterator[ClusteredWorld]:
+    world = ClusteredWorld(kafka, cluster, tmp_path)
+    try:
+        yield world
+    finally:
+        world.close()
+
+
+def test_a_cluster_counts_exactly_while_a_node_restarts_and_a_slot_moves(clustered: ClusteredWorld) -> None:
+    trial = Trial(events=9000, wallets=200, kills=0, rate=1500)
+
+    over = Event()
+
+    def gate(records: int) -> None:
+        reached = f"{records} records committed"
+        wait_until(lambda: clustered.applied() >= records or over.is_set(), reached, 120)
+
+    def upset() -> None:
+        cluster = clustered.cluster
+        gate(2000)
+        victim = cluster.node_of("{0}:mark")
+        victim.kill()
+        victim.start()
+        gate(5000)
+        source, target = cluster.begin_move("{1}:mark")
+        cluster.move_keys("{1}:mark", source, target, pause_s=0.01)
+        cluster.end_move("{1}:mark", source, target)
+
+    with ThreadPoolExecutor(1) as pool:
+        upsetting = pool.submit(upset)
+        try:
+            finding = run_trial(clustered, trial)
+        finally:
+            over.set()
+        upsetting.result()
+    assert finding.wrong == []
+    wallets = clustered.lines("wallets")
+    assert len({wallet["wallet_id"] for wallet in wallets}) == len(wallets) == clustered.ask("totals")["wallets"]
+    assert clustered.ask("wallet", wallets[0]["wallet_id"])["wallet_id"] == wallets[0]["wallet_id"]
+    said = refusal(clustered, "totals", redis_cluster="false")
+    assert said == "tidemark: Redis is a cluster: set TIDEMARK_REDIS_CLUSTER=true"
+    assert refusal(clustered, "work", redis_cluster="false") == said
+
+
+def test_a_commit_into_a_slot_that_moves_is_whole_or_not_at_all(cluster: RedisCluster) -> None:
+    names = [b"w:%d" % number for number in range(1500)]  # more than one MSET of the script takes
+    marks = [Mark(number, (number, number), ("a", "b"), 4, f"{number:016x}") for number in range(3)]
+
+    async def scenario() -> None:
+        patient, impatient = (Ledger(Address(cluster.url, cluster=True), give_up_s=each) for each in (60, 0.5))
+        held, _ = await patient.claim(0, marks[0])
+        old, new = (Writes(dict.fromkeys(names, value), {b"roi": {b"f": value}}) for value in (b"old", b"new"))
+        await patient.commit(0, (held, marks[1]), b"", old)
+        source, target = cluster.begin_move("{0}:mark")
+        command(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", b"{0}:w:1499")
+        with pytest.raises(Unavailable):
+            await impatient.commit(0, (marks[1], marks[2]), b"", new)
+        assert command(source, "MGET", *(b"{0}:" + name for name in names[:3])) == [b"old"] * 3
+        waiting = asyncio.create_task(patient.commit(0, (marks[1], marks[2]), b"", new))
+        await asyncio.sleep(0.2)
+        await asyncio.to_thread(cluster.end_move, "{0}:mark", source, target)
+        await waiting
+        assert await impatient.read_strings(0, *names) == [b"new"] * len(names)
+        for ledger in (patient, impatient):
+            await ledger.close()
+
+    asyncio.run(scenario())
+    with closing(LedgerReader(Address(cluster.url, cluster=True))) as reader:
+        assert reader.snapshot(0).mark == marks[2]
+        assert sum(1 for _ in reader.wallets()) == len(names)
+
+
+def test_who_follows_a_slot_to_its_new_node_brings_the_script_along(cluster: RedisCluster) -> None:
+    marks = [Mark(number, (number, number), ("a", "b"), 4, f"{number:016x}") for number in range(3)]
+    writes = Writes({b"totals": b"{}"})
+
+    async def scenario() -> None:
+        ledger = Ledger(Address(cluster.url, cluster=True), give_up_s=60)
+        held, _ = await ledger.claim(2, marks[0])
+        await ledger.commit(2, (held, marks[1]), b"", writes)
+        source, target = cluster.begin_move("{2}:mark")
+        cluster.move_keys("{2}:mark", source, target)  # the slot is not the target's yet: it answers only who asks
+        await ledger.commit(2, (marks[1], marks[2]), b"", writes)
+        with closing(LedgerReader(Address(cluster.url, cluster=True))) as reader:
+            with pytest.raises(Unavailable, match="moves to another node: try again"):
+                reader.snapshot(2)
+            cluster.end_move("{2}:mark", source, target)
+            assert reader.snapshot(2).mark == marks[2]
+        await ledger.close()
+
+    asyncio.run(scenario())
+
+
+def test_one_server_taken_for_a_cluster_says_so(world: World, store: RedisServer) -> None:
+    said = refusal(world, "totals", redis_cluster="true")
+    assert said == "tidemark: Redis is no cluster: leave TIDEMARK_REDIS_CLUSTER away"

@@ -1,0 +1,206 @@
+"""The benchmark's own parts: what it sends, how it reckons, what it promises to print. Nothing is measured here."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import runpy
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models import step as wallet_side
+from models.rules import Rules
+from scripts.bench_known import crowd
+from scripts.bench_parts import KEYS, Run, measured
+from scripts.bench_season import season
+from scripts.bench_sender import EVENTS_OF_A_NEWCOMER, Account, Pace, bodies, records, send
+from scripts.bench_soak import slope
+from scripts.bench_stage import quantile
+from scripts.bench_traffic import TRANSACTIONS, Traffic
+from scripts.bench_workers import longest_pause
+from scripts.benchmark import flat, parse
+from scripts.phases import PHASES, Stopwatch, phases, taken_apart
+
+if TYPE_CHECKING:
+    from scripts.bench_stage import Stage
+
+NOWHERE = cast("Stage", None)  # for parts that need no servers
+
+
+# ------------------------------------------------------------------ the command line
+
+
+def test_a_part_that_does_not_exist_is_refused_with_the_names_of_those_that_do(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        parse(["--only", "phases,speed"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "'speed'" in said
+    assert "latency" in said
+
+
+def test_what_takes_long_runs_only_when_asked_for() -> None:
+    assert not {"soak", "workers", "rebalance", "jvm"} & set(parse([]).parts)
+    assert set(parse(["--soak", "1", "--workers", "1,2", "--jvm"]).parts) >= {"soak", "workers", "rebalance", "jvm"}
+
+
+def test_settings_of_the_workers_are_named_with_or_without_their_prefix() -> None:
+    given = parse(["--set", "fetch_min_bytes=65536", "--set", "TIDEMARK_CACHE_WALLETS=1000"])
+    assert given.set == {"fetch_min_bytes": "65536", "cache_wallets": "1000"}
+
+
+def test_the_object_has_every_promised_key_and_null_where_nothing_was_measured() -> None:
+    result = measured(Run(NOWHERE, parse(["--only", "phases", "--events", "4000", "--wallets", "50"])))
+    assert list(result) == list(KEYS)
+    assert [name for name, value in result.items() if value is not None] == ["phases_us"]
+    json.dumps(result)
+
+
+def test_people_read_the_same_figures_with_dotted_names() -> None:
+    assert flat({"a": 1, "b": {"c": {"d": 2}}, "e": [3]}) == [("a", 1), ("b.c.d", 2), ("e", [3])]
+
+
+# ------------------------------------------------------------------ the phases
+
+
+def test_the_step_has_every_function_the_phases_name() -> None:
+    with taken_apart(Stopwatch()) as unknown:
+        assert unknown == []
+
+
+def test_a_step_that_was_taken_apart_is_whole_again() -> None:
+    before = dict(vars(wallet_side))
+    with taken_apart(Stopwatch()):
+        assert vars(wallet_side)["fold"] is not before["fold"]
+    assert dict(vars(wallet_side)) == before
+
+
+def test_phases_add_up_to_their_sum() -> None:
+    found = phases(list(Traffic(50).records(4000)), Rules(), 100)
+    assert set(PHASES) < set(found)
+    assert found.pop("sum") == pytest.approx(sum(found.values()), abs=0.1)
+
+
+# ------------------------------------------------------------------ what is sent
+
+
+def test_the_traffic_is_that_of_the_peers(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["produce_to.py", "nowhere", "2000", "300", "4", "tx", "touch", "out"])
+    theirs = runpy.run_path(str(shared / "peers" / "produce_to.py"))["events"]()
+    names = {"wallet.transactions": "tx", "campaign.touches": "touch"}
+    for sent, (topic, key, event) in zip(Traffic(300).records(2000), theirs, strict=True):
+        ours = json.loads(sent.value)
+        assert (names[sent.topic], sent.key) == (topic, key.encode())
+        assert {name: ours[name] for name in ours if name not in {"event_id", "occurred_at"}} == {
+            name: event[name] for name in event if name not in {"event_id", "occurred_at"}
+        }
+
+
+def test_a_wallet_keeps_its_product_however_many_wallets_share_a_character() -> None:
+    products: dict[bytes, set[str]] = {}
+    for sent in Traffic(1000, characters=20).records(5000):
+        if sent.topic == TRANSACTIONS:
+            products.setdefault(sent.key, set()).add(json.loads(sent.value)["product"])
+    assert {len(found) for found in products.values()} == {1}
+    assert len({found.pop() for found in products.values()}) == 5
+
+
+def test_a_hot_wallet_has_its_share() -> None:
+    wallets = Counter(sent.key for sent in Traffic(1000, hot=0.3).records(5000))
+    assert wallets[b"w0"] / 5000 == pytest.approx(0.3, abs=0.1)
+
+
+def test_the_season_has_as_many_records_as_asked_for() -> None:
+    assert len(list(season(500, 30))) == 500
+
+
+class Log:
+    """Stands for the producer of confluent-kafka, which is not in this environment."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, dict[str, Any], bytes, int]] = []
+
+    def produce(self, topic: str, value: bytes, key: bytes, timestamp: int) -> None:
+        self.sent.append((topic, json.loads(value), key, timestamp))
+
+    def poll(self, _timeout: float) -> int:
+        return 0
+
+    def flush(self, _timeout: float) -> int:
+        return 0
+
+
+def test_live_records_say_when_they_were_sent_and_are_accounted_for() -> None:
+    log = Log()
+    account = send(log, ("tx", "touch"), records(100, 0.25, 2000), Pace(20_000, 0.1))
+    assert account.sent == len(log.sent) == 2000
+    assert {event["occurred_at"] - at_ms for _, event, _, at_ms in log.sent} == {0}
+    assert {event["wallet_id"].encode() == key for _, event, key, _ in log.sent} == {True}
+    assert len({event["event_id"] for _, event, _, _ in log.sent}) == 2000
+    fees = sum(round(event.get("fee_usd", 0) * 1_000_000) for _, event, _, _ in log.sent)
+    costs = sum(round(event.get("cost_usd", 0) * 1_000_000) for _, event, _, _ in log.sent)
+    assert (account.revenue_micros, account.cost_micros) == (fees, costs)
+
+
+def test_every_newcomer_makes_enough_transactions_to_be_given_a_segment() -> None:
+    found = [(key, body) for key, body in itertools.islice(records(100, 0.25, 100), 1200) if key.startswith(b"n")]
+    assert len(found) == 300
+    assert {body.lane for _, body in found} == {0}
+    assert set(Counter(key for key, _ in found).values()) == {EVENTS_OF_A_NEWCOMER}
+
+
+def test_the_pace_is_kept_and_ends_by_itself() -> None:
+    pace, account = Pace(5000, 0.1), Account()
+    assert len(list(itertools.takewhile(lambda number: pace.wait(number, account), itertools.count()))) == 500
+
+
+def test_bodies_are_the_traffic_without_who_and_when() -> None:
+    assert set(json.loads(b"{" + bodies(10)[1].rest)) & {"event_id", "wallet_id", "occurred_at"} == set()
+
+
+def test_known_wallets_have_segments_of_the_catalogue_that_goes_with_them() -> None:
+    people = crowd(Rules(), characters=400, events=8000)
+    assert len(people.stored) == 400
+    placed = [segment for segment in people.segments if segment]
+    assert len(placed) > 300
+    assert set(placed) <= {segment.number for segment in people.catalogue.segments}
+    assert any(journal for _, journal in people.stored)
+
+
+# ------------------------------------------------------------------ how it reckons
+
+
+@given(st.lists(st.integers(), min_size=1), st.floats(0.01, 1))
+def test_a_quantile_is_the_smallest_value_that_so_many_do_not_exceed(values: list[int], share: float) -> None:
+    ordered = sorted(values)
+    found = quantile(ordered, share)
+    needed = share * len(ordered)
+    assert sum(value <= found for value in ordered) >= needed - 1e-9
+    assert sum(value < found for value in ordered) < needed + 1e-9
+
+
+@given(st.floats(-1000, 1000), st.floats(-1000, 1000), st.integers(2, 20))
+def test_the_slope_of_points_on_a_line_is_that_of_the_line(rise: float, start: float, many: int) -> None:
+    assert slope([(x, start + rise * x) for x in range(many)]) == pytest.approx(rise, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("moved", "pause"),
+    [
+        ([9.0, 10.5, 11.0, 13.0, 13.5, 20.0], 6.5),  # the one that ends after the span counts whole
+        ([8.0, 14.0, 14.5, 16.0], 6.0),  # so does the one that began before
+        ([9.9, 10.1], 4.9),  # still standing when the span ends
+        ([], 5.0),  # never moved
+        ([1.0, 2.0, 9.9, 10.1, 14.9, 15.1, 90.0], 4.8),  # what lies outside does not count
+    ],
+)
+def test_a_standstill_is_the_longest_pause_that_reaches_into_the_span(moved: list[float], pause: float) -> None:
+    assert longest_pause(moved, 10.0, 15.0) == pytest.approx(pause)

@@ -1,0 +1,99 @@
+"""What older versions have stored is read, means the same, and is rewritten; what nobody knows is refused."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from models.journeys import JOURNAL_VERSION, JOURNAL_VERSIONS, Journal
+from models.rows import ROW_VERSION, ROW_VERSIONS, SEGMENTS, UnknownFormat, unpack_rows
+from tests.golden import LARGE, Golden, catalogue, counted, meaning, story
+from tests.partition import Partition
+
+VERSIONS = sorted(ROW_VERSIONS)
+TODAY = Golden.read(ROW_VERSION)
+
+
+def test_there_is_a_golden_file_of_every_version_that_is_read() -> None:
+    rows = {bytes.fromhex(one["row"])[0] for version in VERSIONS for one in Golden.read(version).wallets.values()}
+    journals = {
+        bytes.fromhex(one["journal"])[0]
+        for version in VERSIONS
+        for one in Golden.read(version).wallets.values()
+        if one["journal"]
+    }
+    assert (rows, journals) == (set(ROW_VERSIONS), set(JOURNAL_VERSIONS))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_stored_wallet_means_what_it_meant(version: int) -> None:
+    for name, one in Golden.read(version).wallets.items():
+        found = meaning(bytes.fromhex(one["row"]), bytes.fromhex(one["journal"]))
+        assert found.pop("features") == pytest.approx(one["features"], rel=1e-12), name
+        assert found == {field: one[field] for field in found}, name
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_partition_goes_on_from_any_version_to_the_same_integers(version: int) -> None:
+    golden, (_, after) = Golden.read(version), story()
+    told = golden.partition().take(after)
+    assert counted(told) == golden.content["after"]
+    touched = {record.key for _, record in after}
+    for name, row in told.rows.items():
+        assert row[0] == (ROW_VERSION if name in touched else version), name
+    for name, journal in told.journals.items():
+        was = bytes.fromhex(golden.wallets[name.decode()]["journal"] or "00")[0]
+        assert journal[0] == (JOURNAL_VERSION if name in touched else was)
+
+
+def test_the_story_told_today_is_the_one_of_today_s_file() -> None:
+    """Who changes the layout changes the version with it, and adds a file."""
+    before, after = story()
+    told = Partition(catalogue()).take(before, 50)
+    assert counted(told) == {name: TODAY.content[name] for name in ("totals", "cells")}
+    assert {name.decode(): len(row) for name, row in told.rows.items()} == dict.fromkeys(TODAY.wallets, 768)
+    for name, one in TODAY.wallets.items():
+        found = meaning(told.rows[name.encode()], told.journals.get(name.encode()))
+        assert found.pop("features") == pytest.approx(one["features"], rel=1e-9)
+        assert found == {field: one[field] for field in found}
+    assert counted(told.take(after)) == TODAY.content["after"]
+
+
+def test_rows_of_all_versions_are_read_in_one_batch() -> None:
+    stored: list[bytes | None] = [None]
+    for name in TODAY.wallets:
+        stored += [bytes.fromhex(Golden.read(version).wallets[name]["row"]) for version in VERSIONS]
+    rows = unpack_rows(stored)
+    assert rows["version"].tolist() == [0, *[ROW_VERSION] * (len(stored) - 1)]
+    by_version = rows[1:].reshape(len(TODAY.wallets), len(VERSIONS))
+    for of_one in by_version:
+        assert {row.tobytes() for row in of_one} == {of_one[0].tobytes()}
+
+
+def test_a_row_of_version_1_keeps_everything_but_how_its_fees_are_packed() -> None:
+    stored = [bytes.fromhex(one["row"]) for one in Golden.read(1).wallets.values()]
+    rows, were = unpack_rows([*stored]), np.frombuffer(b"".join(stored), unpack_rows([]).dtype)
+    for name in rows.dtype.names or ():
+        if name not in {"version", "recent_fees"}:
+            assert rows[name].tobytes() == were[name].tobytes()
+
+
+@pytest.mark.parametrize("version", [0, max(VERSIONS) + 1, 255])
+def test_an_unknown_version_is_refused_by_its_name(version: int) -> None:
+    one = TODAY.wallets["mover"]
+    with pytest.raises(UnknownFormat, match=f"row of version {version}"):
+        unpack_rows([None, bytes([version]) + bytes.fromhex(one["row"])[1:]])
+    with pytest.raises(UnknownFormat, match=f"journal of version {version}"):
+        Journal.unpack(bytes([version]) + bytes.fromhex(one["journal"])[1:])
+    with pytest.raises(UnknownFormat):
+        Journal.unpack(b"")
+
+
+@pytest.mark.parametrize("number", [LARGE + 1, SEGMENTS - 1])
+def test_a_segment_s_number_may_be_as_large_as_a_row_can_hold(number: int) -> None:
+    """Version 1 had 13 bits for it beside a fee: a larger one changed both the money and the segment."""
+    before, after = story()
+    told = counted(Partition(catalogue(number)).take(before, 50).take(after))
+    expected = TODAY.content["after"]
+    renamed = {name.replace(f"s{LARGE}|", f"s{number}|"): cell for name, cell in expected["cells"].items()}
+    assert told == {"totals": expected["totals"].replace(f'"{LARGE}"', f'"{number}"'), "cells": renamed}

@@ -1,0 +1,121 @@
+"""What a worker says: a line for what happened, JSON where nobody watches, no passwords, nothing below its level."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from streams import logs, lookout
+from streams.lookout import Lookout
+from streams.tally import PHASES, TOLD, Tally
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """The root logger as it was."""
+    before = logging.getLogger().handlers[:]
+    yield
+    logging.getLogger().handlers[:] = before
+    structlog.reset_defaults()
+
+
+def lines(said: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in said.splitlines()]
+
+
+def tell(tally: Tally, seconds: list[float], before: Any = None) -> Lookout:
+    """Look once after so many seconds each; `before` each look something may happen."""
+    watching = Lookout(tally)
+    began_s = time.monotonic()
+    for second in seconds:
+        if before:
+            before(second)
+        watching._tell(began_s + second)
+    return watching
+
+
+def test_a_second_in_which_something_happened_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO")
+    tally = Tally()
+
+    def work(_: float) -> None:
+        tally.records += 10
+        tally.took((0.0, 0.1, 0.3, 0.6, 1.0))
+
+    tell(tally, [1, 2], work)
+    worked = lines(capsys.readouterr().err)
+    assert [line["event"] for line in worked] == ["worked", "worked"]
+    assert [line["records"] for line in worked] == [10, 10]
+    assert worked[1]["seconds"] == pytest.approx(1, abs=0.1)
+    assert [worked[1][phase] for phase in PHASES] == [0.1, 0.2, 0.3, 0.4]
+    assert {*TOLD, "lag", "behind_s"} <= worked[1].keys()
+
+
+def test_idle_seconds_are_silent_and_an_idle_minute_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO")
+    tell(Tally(), [*range(1, 121)])
+    idle = lines(capsys.readouterr().err)
+    assert [line["event"] for line in idle] == ["idle", "idle"]
+    assert idle[0]["why"].startswith("it has looked for Kafka")
+    assert lookout.IDLE_S == 60
+
+
+def test_the_lookout_looks_and_tells_every_second(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO")
+    tally = Tally()
+
+    async def work() -> float:
+        watching = Lookout(tally)
+        looking = asyncio.create_task(watching.run())
+        await asyncio.sleep(0.1)
+        first_s = watching.vitals.at_s
+        tally.records += 1
+        await asyncio.sleep(lookout.LOOK_S + 0.2)
+        looking.cancel()
+        return watching.vitals.at_s - first_s
+
+    assert asyncio.run(work()) == pytest.approx(lookout.LOOK_S, abs=0.5)
+    assert [line["event"] for line in lines(capsys.readouterr().err)] == ["worked"]
+
+
+def test_what_is_below_the_level_is_not_said_and_costs_microseconds(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("INFO")
+    log = structlog.get_logger("tidemark.partition")
+    fastest = min(_seconds(log) for _ in range(200))
+    assert fastest < 30e-6
+    assert capsys.readouterr().err == ""
+    logs.configure("DEBUG")
+    log.debug("batch", partition=1, records=2)
+    (line,) = lines(capsys.readouterr().err)
+    assert (line["event"], line["level"], line["partition"]) == ("batch", "debug", 1)
+
+
+def _seconds(log: Any) -> float:
+    began = time.perf_counter()
+    log.debug("batch", partition=1, commit=2, offsets=(1, 2), clock_ms=3, records=4, load_s=0.1, step_s=0.2)
+    return time.perf_counter() - began
+
+
+def test_on_a_terminal_lines_are_for_people(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    logs.configure("INFO")
+    structlog.get_logger("tidemark.worker").info("ready", partitions=[1])
+    said = capsys.readouterr().err
+    assert "ready" in said
+    assert not said.startswith("{")
+
+
+def test_libraries_say_only_what_goes_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure("DEBUG")
+    for name in ("aiokafka.consumer", "faust", "mode", "asyncio"):
+        logging.getLogger(name).warning("chatty")
+    assert capsys.readouterr().err == ""
