@@ -130,7 +130,7 @@ class Settings(BaseSettings):
         ge=1000,
         le=100_000_000,
     )
-    batch_records: int = _setting(1000, "records of one commit at most", unit="records", ge=1, le=1000)
+    batch_records: int = _setting(2000, "records of one commit at most", unit="records", ge=1, le=4000)
     buffer_records: int = _setting(
         4000, "records read ahead for each topic and partition", unit="records", ge=1000, le=1_000_000
     )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,3 +208,14 @@ def test_a_reader_that_has_seen_enough_is_no_failure_to_talk_about(command: str,
         ["/bin/sh", "-c", line], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60
     )
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("seconds", [0.3, 0.6, 1.0, 1.5, 2.0])
+def test_a_worker_that_still_starts_ends_at_once_when_it_is_told_to(seconds: float) -> None:
+    # While it imports, an exception of a signal handler may be swallowed, and it would look for Kafka for 15 s.
+    with subprocess.Popen(
+        [sys.executable, "-m", "streams", "work"], cwd=REPOSITORY, env=os.environ | NOWHERE, stderr=subprocess.DEVNULL
+    ) as worker:
+        time.sleep(seconds)
+        worker.terminate()
+        assert worker.wait(5) in {0, -signal.SIGTERM}

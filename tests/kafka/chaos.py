@@ -169,11 +169,11 @@ def judge(scene: Scene, backlog: Backlog | None, recovery_s: float, *, seed: int
     """Everything that can be wrong, in sentences and numbers."""
     world, fault, expected = scene.world, scene.fault, scene.inputs.expected
     left, totals = trace(world), world.ask("totals")
-    wrong = [*scene.wrong, *judge_counters(world, expected), *judge_rejected(world, expected)]
+    wrong = [*scene.wrong, *judge_counters(totals, left.roi, expected), *judge_rejected(world, expected)]
     if totals["beyond_memory"]:
         wrong.append(f"the oracle cannot judge: beyond_memory is {totals['beyond_memory']}")
     if not fault.contradicts:
-        wrong += judge_changes(world, left.announced)
+        wrong += judge_changes(left.announced, totals["segment_changes"])
     lost = max(0, scene.inputs.records - records_read(totals))
     if backlog:
         wrong += differences(left, backlog.faultless)

@@ -90,8 +90,9 @@ def run_trial(world: World, trial: Trial) -> Finding:
     seconds = time.monotonic() - began
     trial.say(f"lag 0 and stopped after {seconds:.0f} s; comparing")
     wrong = [f"exit codes {exits}"] if any(exits) else []
-    told = announced(world)
-    wrong += [*judge_counters(world, expected), *judge_changes(world, told), *judge_rejected(world, expected)]
+    told, totals = announced(world), world.ask("totals")
+    wrong += judge_counters(totals, world.ask("roi"), expected)
+    wrong += [*judge_changes(told, totals["segment_changes"]), *judge_rejected(world, expected)]
     facts = {"changes": len(told), "announced_again": repeats(told)[0]}
     return Finding(wrong, {"events": trial.events, "seconds": round(seconds, 1), **facts})
 
@@ -152,9 +153,8 @@ def stop(workers: list[Worker]) -> list[int]:
 # ------------------------------------------------------------------ the judges
 
 
-def judge_counters(world: World, expected: dict[str, Any]) -> Iterator[str]:
+def judge_counters(totals: dict[str, Any], roi: list[dict[str, Any]], expected: dict[str, Any]) -> Iterator[str]:
     """Totals, and every ROI row summed over segments, against the oracle's integers."""
-    totals, roi = world.ask("totals"), world.ask("roi")
     for name in CERTAIN:
         if totals[name] != expected["totals"][name]:
             yield f"totals.{name} is {totals[name]}, the oracle has {expected['totals'][name]}"
@@ -176,7 +176,7 @@ def judge_counters(world: World, expected: dict[str, Any]) -> Iterator[str]:
             yield f"roi {key} is {found.get(key)}, the oracle has {want.get(key)}"
 
 
-def judge_changes(world: World, told: Announced) -> Iterator[str]:
+def judge_changes(told: Announced, committed: int) -> Iterator[str]:
     """Per wallet 1, 2, 3 … without a gap, each from where the last one ended, repeats equal byte for byte."""
     by_wallet: dict[str, dict[int, Any]] = defaultdict(dict)
     for (wallet, sequence), contents in told.items():
@@ -192,7 +192,6 @@ def judge_changes(world: World, told: Announced) -> Iterator[str]:
             if segment(change["from"]) != segment(last):  # the id: a catalogue may rename a segment
                 yield f"change {wallet}/{sequence} is from {change['from']}, not from {last}"
             last = change["to"]
-    committed = world.ask("totals")["segment_changes"]
     if len(told) != committed:
         yield f"{len(told)} changes were announced, {committed} committed"
 
