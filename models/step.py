@@ -278,12 +278,10 @@ class Share:
         self.keys = [self.state.wallets.keys[place] for place in self.places.tolist()]
         self.events = slice(work.ends[part - 1] if part else 0, work.ends[part])
 
-    def late_by_lane(self) -> tuple[int, int]:
-        """How many events came late: transactions, touches."""
-        work, events = self.work, self.work.events
-        late = events.occurred_at_ms[self.events] < work.clock_ms[self.events] - work.rules.lateness_ms
-        touches = int((late & events.is_touch[self.events]).sum())
-        return int(late.sum()) - touches, touches
+        late = work.events.occurred_at_ms[self.events] < work.clock_ms[self.events] - work.rules.lateness_ms
+        late_touches = int((late & work.events.is_touch[self.events]).sum())
+        #: how many events came late: transactions, touches
+        self.late = int(late.sum()) - late_touches, late_touches
 
     def totals(self, counted: Totals, beyond_memory: int, changes: int) -> Totals:
         """What the partition has counted, with these events."""
@@ -293,7 +291,7 @@ class Share:
             counted,
             transactions=counted.transactions + self.events.stop - self.events.start - touches,
             touches=counted.touches + touches,
-            late=counted.late + sum(self.late_by_lane()),
+            late=counted.late + sum(self.late),
             beyond_memory=counted.beyond_memory + beyond_memory,
             revenue_micros=counted.revenue_micros + sum(events.fee_micros[self.events].tolist()),
             cost_micros=counted.cost_micros + sum(events.cost_micros[self.events].tolist()),
@@ -339,5 +337,4 @@ def finish(
     new_codes = {name: after.codes.numbers[name] for name in after.codes.names[len(state.codes.names) :]}
     packed = {state.wallets.keys[place]: journal.pack() for place, journal in journals.items()}
     learning = folded.learning[share.work.part[folded.learners] == part]
-    late = share.late_by_lane()
-    return after, Effects(share.keys, share.rows, packed, new_codes, cells, changes, rejected, learning, late)
+    return after, Effects(share.keys, share.rows, packed, new_codes, cells, changes, rejected, learning, share.late)

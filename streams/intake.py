@@ -336,7 +336,8 @@ class Inbox:
 
     async def _arrival(self, wait_s: float) -> None:
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._news.wait(), wait_s)
+            async with asyncio.timeout(wait_s):
+                await self._news.wait()
 
     def _release(self) -> None:
         for number in list(self._held):

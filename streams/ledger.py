@@ -10,7 +10,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib import resources
 from typing import Any, NamedTuple, Self
@@ -52,7 +52,8 @@ class Mark:
 
     def pack(self) -> bytes:
         """One line of JSON with the nonce last: the claim script replaces its last 18 bytes."""
-        fields = {"format": MOVING if self.moving_to else FORMAT, **asdict(self)}
+        fields = {"format": MOVING if self.moving_to else FORMAT}
+        fields |= {name: getattr(self, name) for name in self.__slots__}
         if not self.moving_to:
             del fields["moving_to"]
         fields["nonce"] = fields.pop("nonce")

@@ -13,6 +13,7 @@ import pytest
 import structlog
 
 from streams import logs, lookout
+from streams.logs import KINDS, Repeats
 from streams.lookout import Lookout
 from streams.tally import PHASES, TOLD, Tally
 
@@ -119,3 +120,45 @@ def test_libraries_say_only_what_goes_wrong(capsys: pytest.CaptureFixture[str]) 
     for name in ("aiokafka.consumer", "faust", "mode", "asyncio"):
         logging.getLogger(name).warning("chatty")
     assert capsys.readouterr().err == ""
+
+
+def passing(told: Repeats, name: str, text: str, *filled_in: object) -> int | None:
+    """How many were left out before this message; None when it is left out itself."""
+    record = logging.LogRecord(name, logging.ERROR, __file__, 1, text, filled_in, None)
+    return getattr(record, "left_out", 0) if told.filter(record) else None
+
+
+def test_a_library_that_repeats_itself_is_heard_once_a_second_and_what_was_left_out_is_counted() -> None:
+    seconds = iter([0.0, 0.1, 0.9, 1.0, 1.5, 2.0, 3.0])
+    told = Repeats(lambda: next(seconds))
+    heard = [passing(told, "aiokafka.client", "Unable connect to %s", broker) for broker in range(7)]
+    assert heard == [0, None, None, 2, None, 1, 0]
+
+
+def test_another_message_or_library_is_another_matter_and_our_own_events_all_pass() -> None:
+    told = Repeats(lambda: 5.0)
+    kinds = [("aiokafka.client", "a"), ("aiokafka.client", "b"), ("aiokafka.conn", "a"), ("tidemark.worker", "a")]
+    assert [passing(told, *kind) for kind in kinds] == [0, 0, 0, 0]
+    assert [passing(told, *kind) for kind in kinds] == [None, None, None, 0]
+
+
+def test_messages_without_end_do_not_fill_the_memory() -> None:
+    told = Repeats(lambda: 5.0)
+    assert [passing(told, "faust", f"no {number // 2}") for number in range(6 * KINDS)] == [0, None] * 3 * KINDS
+    assert max(len(told._passed_s), len(told._left_out)) <= KINDS
+
+
+def test_kafka_away_is_a_line_and_the_next_one_says_how_many_there_were(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure("INFO")
+    library = logging.getLogger("aiokafka")
+    monkeypatch.setattr(logs, "REPEAT_S", 60.0)  # however slow this machine is
+    for number in range(100):
+        library.error("Unable connect to %s", number)
+    monkeypatch.setattr(logs, "REPEAT_S", 0.0)
+    library.error("Unable connect to %s", 100)
+    first, last = lines(capsys.readouterr().err)
+    assert first["event"] == "Unable connect to 0"
+    assert "left_out" not in first
+    assert (last["event"], last["left_out"]) == ("Unable connect to 100", 99)
