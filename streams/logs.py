@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
+
+from streams.errors import TidemarkError
 
 #: Libraries that would tell of every step, or show a traceback for what we say in one line ourselves.
 CHATTY = {
@@ -27,6 +30,7 @@ KINDS = 1000
 
 def configure(level: str) -> None:
     """Send our events and the libraries' log records to stderr in one form. Call once, at the start of a worker."""
+    threading.excepthook = _ended
     shared: list[Any] = [
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -92,3 +96,9 @@ def _briefly(_logger: object, _method: str, event: MutableMapping[str, Any]) -> 
             event["left_out"] = left_out
     event["event"] = str(event["event"]).splitlines()[0] if event["event"] else ""
     return event
+
+
+def _ended(thread: threading.ExceptHookArgs) -> None:
+    """A thread that ends with one of our own errors ends the worker, which says it in one line."""
+    if not isinstance(thread.exc_value, TidemarkError):
+        threading.__excepthook__(thread)

@@ -7,6 +7,7 @@ import gc
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,6 +26,7 @@ from aiokafka.errors import (
     UnknownProducerId,
 )
 from faust.exceptions import ProducerSendError
+from mode.threads import WorkerThread
 
 from streams import logs, topics
 from streams.access import kafka_tls
@@ -161,13 +163,14 @@ class Worker:
 
     async def _leave(self) -> bool:
         """Leave the group, so that others need not wait for the session to time out; whether it worked in time."""
+        # Not `wait_for`: Faust swallows its cancellation and returns as if its threads had ended; and an app that has
+        # crashed returns at once. Threads left alone outlive the loop, join the group again, and end with a traceback.
         leaving = asyncio.create_task(self.app.stop())
-        # Not `wait_for`: Faust swallows its cancellation and returns as if its threads had ended. They would outlive
-        # the loop, join the group again, and end this process seconds later with a traceback.
-        await asyncio.wait([leaving], timeout=LEAVE_S)
-        if not leaving.done() or (problem := leaving.exception()):
-            said = repr(problem) if leaving.done() else f"not within {LEAVE_S:g} s"
-            log.warning("kafka's client did not stop in time", problem=said)
+        ended = asyncio.create_task(_threads_end())
+        _, late = await asyncio.wait([leaving, ended], timeout=LEAVE_S)
+        problem = leaving.exception() if leaving.done() else None
+        if late or problem:
+            log.warning("kafka's client did not stop in time", problem=repr(problem) if problem else f"{LEAVE_S:g} s")
             return False
         await self.ledger.close()
         return True
@@ -355,6 +358,13 @@ def _explained(problem: BaseException) -> BaseException:
     if isinstance(problem, KafkaError):
         return Unavailable(f"Kafka's client gave up ({problem!r}): start the worker again")
     return problem
+
+
+async def _threads_end() -> None:
+    """Returns when no thread of Kafka's client runs any more."""
+    for thread in threading.enumerate():
+        if isinstance(thread, WorkerThread):
+            await asyncio.to_thread(thread.join)
 
 
 def _end_now(problem: BaseException | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 import structlog
 
 from streams import logs, lookout
+from streams.errors import Refused
 from streams.logs import KINDS, Repeats
 from streams.lookout import Lookout
 from streams.tally import PHASES, TOLD, Tally
@@ -162,3 +164,21 @@ def test_kafka_away_is_a_line_and_the_next_one_says_how_many_there_were(
     assert first["event"] == "Unable connect to 0"
     assert "left_out" not in first
     assert (last["event"], last["left_out"]) == ("Unable connect to 100", 99)
+
+
+@pytest.mark.parametrize(("problem", "told"), [(Refused("no"), False), (ZeroDivisionError("no"), True)])
+def test_a_thread_that_ends_with_our_own_error_leaves_the_line_to_the_worker(
+    problem: Exception, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise problem
+
+    before = threading.excepthook
+    logs.configure("INFO")
+    try:
+        thread = threading.Thread(target=fail)
+        thread.start()
+        thread.join()
+    finally:
+        threading.excepthook = before
+    assert ("Traceback" in capsys.readouterr().err) == told
