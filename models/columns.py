@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import compress
 from operator import attrgetter, itemgetter
 from typing import Any
@@ -22,6 +23,7 @@ from models.events import (
     payload,
     to_micros,
     to_ms,
+    written_amount,
 )
 from models.hashing import hash64
 from models.parser import PARSE, NotAccepted, fields
@@ -134,12 +136,12 @@ def read_lane(lane: int, values: list[bytes | None], here: list[int], rejected: 
         at, rows = judge_again(lane, values, (at, rows, suspects), rejected)
         columns = unzip(lane, rows)
         amounts, _ = amounts_of(lane, columns)
-    money = amounts[MONEY[lane][-1]]
+    name = MONEY[lane][-1]
+    money = amounts[name]
 
     def exactly(place: int) -> int:
-        event = judge(lane, values[at[place]])
-        # a text that looks like a time and is none is rejected by `read`, with its amount
-        return 0 if isinstance(event, Rejected) else to_micros(event["exact"][MONEY[lane][-1]])
+        written = columns[-1][place]
+        return to_micros(Decimal(written) if type(written) is str else written_amount(values[at[place]], name))
 
     return Lane(at, columns, amounts, micros(np.where(np.isnan(money), 0.0, money), exactly))
 

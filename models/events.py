@@ -230,6 +230,11 @@ def classify(refused: ValidationError) -> list[Rejected]:
     return found
 
 
+def written_amount(value: bytes | None, name: str) -> Decimal:
+    """An amount of an accepted record, every digit that was written."""
+    return decimal(json.loads(payload(value or b""), parse_float=exact_number)[name]) or Decimal(0)
+
+
 def out_of_bounds(name: str, amount: Decimal) -> bool:
     """Whether an amount is outside the contract's bounds."""
     if name == "fee_usd":
