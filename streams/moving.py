@@ -1,8 +1,9 @@
 """Wallets move from partition to partition in Redis, while nobody else may claim or commit.
 
 1. The number of partitions becomes a multiple of what it was, so a partition splits: wallets leave p for p + n, p + 2n.
-2. Counters are sums over partitions, so they stay where they are. A new partition goes on with the clock and the
-   campaign codes of the one it comes from; nothing of its own log has been counted.
+2. Counters are sums over partitions, so they stay where they are. A new partition goes on with the campaign codes of
+   the one it comes from and with the clock of its wallets: nothing of its own log has been counted, and by the clock of
+   the other, which has been counted to its end, all of it could be late.
 3. A wallet is copied, then deleted, each guarded by a mark in a form of its own. So this may be killed anywhere and
    begun again, and whoever comes late writes nothing.
 4. A worker looks at the mark of partition 0 before it claims anything: that one is the first to change and the last.
@@ -127,9 +128,9 @@ class Moving:
         self._marks[partition] = new
 
     async def _open(self, partition: int, offsets: tuple[int, ...]) -> None:
-        """A new partition, with the clock and the codes of the one it comes from."""
+        """A new partition, with the codes of the one it comes from."""
         source = partition % self._split.old
-        mark = replace(self._marks[source], offsets=offsets, nonce=nonce())
+        mark = replace(self._marks[source], offsets=offsets, nonce=nonce(), clock_ms=0)
         codes = await self._ledger.read_hash(source, b"codes")
         writes = Writes({b"totals": Totals().to_json()}, {b"codes": codes} if codes else {})
         await self._ledger.commit(partition, (None, mark), b"", writes)
@@ -159,15 +160,16 @@ class Moving:
         strings = {b"w:" + wallet: row for wallet, row in here.items()}
         strings |= {b"j:" + wallet: journal for wallet, journal in journals if journal is not None}
         strings[b"totals"] = with_wallets(await self._totals(target), came=new).to_json()
-        await ledger.commit(target, self._next(target), b"", Writes(strings))
+        newest_ms = min(self._marks[source].clock_ms, newest(here.values()))  # one wrong date does not move a clock far
+        await ledger.commit(target, self._next(target, newest_ms), b"", Writes(strings))
         left = with_wallets(await self._totals(source), went=list(here.values())).to_json()
         await ledger.discard(source, self._next(source), names, left)
         return len(here)
 
-    def _next(self, partition: int) -> tuple[Mark, Mark]:
-        """The mark there is, and the one there will be."""
+    def _next(self, partition: int, seen_ms: int = 0) -> tuple[Mark, Mark]:
+        """The mark there is, and the one there will be; `seen_ms`: the newest event of wallets that have come."""
         mark = self._marks[partition]
-        self._marks[partition] = replace(mark, nonce=nonce())
+        self._marks[partition] = replace(mark, nonce=nonce(), clock_ms=max(mark.clock_ms, seen_ms))
         return mark, self._marks[partition]
 
     async def _totals(self, partition: int) -> Totals:
@@ -179,6 +181,11 @@ class Moving:
         for partition in (*range(old, new), *range(old - 1, -1, -1)):
             if partition in self._marks:
                 await self._turn(partition, moving_to=0, partitions=new)
+
+
+def newest(rows: Iterable[bytes]) -> int:
+    """The newest transaction of wallets with these rows, epoch ms; 0 where there is none."""
+    return int(unpack_rows([*rows])["last_at_ms"].max(initial=0))
 
 
 def with_wallets(totals: Totals, came: Sequence[bytes] = (), went: Sequence[bytes] = ()) -> Totals:
