@@ -56,7 +56,7 @@ class Run:
 
     @property
     def count(self) -> int:
-        return int(min(self.given.events, 150_000) if self.quick else self.given.events)
+        return int(min(self.given.events, 400_000) if self.quick else self.given.events)
 
     @property
     def wallets(self) -> int:

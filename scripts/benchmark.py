@@ -57,7 +57,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     add("--quick", action="store_true", help=f"under 5 minutes: {', '.join(QUICK)}, fewer records, two peers, one rate")
     add("--only", type=names, metavar="NAME,…", help="these parts only")
     add("--json", action="store_true", help="one JSON object on stdout; what was not measured is null")
-    add("--events", type=int, default=300_000, help="records of a backlog (%(default)s)")
+    add("--events", type=int, default=1_000_000, help="records of a backlog (%(default)s)")
     add("--wallets", type=int, default=10_000, help="wallets of the traffic (%(default)s)")
     add("--known", type=numbers, default=[10**4, 10**5, 10**6], help="wallets known beforehand (10000,100000,1000000)")
     add("--stream", choices=("peers", "season"), default="peers", help="whole, phases, batches: whose traffic")

@@ -117,18 +117,25 @@ class Partition:
         self._tell(taken, effects, (began, loaded, stepped, committed, time.perf_counter()))
 
     async def _load(self, taken: Taken) -> Lookup:
-        ledger = self._around.ledger
         lookup, tally = self._cache.look_up(taken.records), self._around.tally
         tally.found_wallets += len(lookup.keys) - len(lookup.missing)
         if lookup.missing:
             tally.missed_wallets += len(lookup.missing)
-            rows = await ledger.read(self.number, b"w", lookup.missing)
-            with _readable(self.number):
-                with_journal = self._cache.admit(lookup, rows)
-            journals = await ledger.read(self.number, b"j", with_journal)
-            with _readable(self.number):
-                self._cache.admit_journals(with_journal, journals)
+            try:
+                await self._read(lookup)
+            except Refused as problem:  # Redis may have been emptied or rolled back between two reads
+                raise await self._tenure.lost() or problem from problem
         return lookup
+
+    async def _read(self, lookup: Lookup) -> None:
+        """The wallets that the cache lacks."""
+        ledger = self._around.ledger
+        rows = await ledger.read(self.number, b"w", lookup.missing)
+        with _readable(self.number):
+            with_journal = self._cache.admit(lookup, rows)
+        journals = await ledger.read(self.number, b"j", with_journal)
+        with _readable(self.number):
+            self._cache.admit_journals(with_journal, journals)
 
     async def _step(self, taken: Taken, lookup: Lookup) -> tuple[State, Effects, Catalogue]:
         wallets, wallet_of = self._cache.copy(lookup)

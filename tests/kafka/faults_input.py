@@ -132,7 +132,7 @@ def _killed_command(scene: Scene, *words: str) -> None:
             env=environment,
             capture_output=True,
             check=False,
-            timeout=scene.chance.uniform(1, 2),
+            timeout=scene.chance.uniform(2, 9),
         )
     except subprocess.TimeoutExpired:
         scene.say(f"{' '.join(words)} was killed")
