@@ -125,9 +125,9 @@ def zombie(scene: Scene) -> None:
 def zombie_commits(scene: Scene, moment: str) -> None:
     """Frozen with a batch in its hands; it thaws when the new owners have gone on, and first of all commits it."""
     worker = doomed(scene, "freeze", moment, scene.chance.randrange(3, 12), **SINGLE)
+    scene.await_frozen(worker)
     for _ in range(2):
         scene.add_worker()
-    scene.await_frozen(worker)
     before = scene.standings()
     scene.say(f"{worker.name} stands still {moment} at {scene.applied()} records")
     scene.pause(FROZEN_S)
@@ -151,12 +151,14 @@ def zombie_between_claim_and_commit(scene: Scene) -> None:
     before = scene.standings()
     scene.say(f"claimed by {new.name}; the commit of {old.name} arrives now, at {scene.applied()} records")
     old.thaw()
-    scene.wait_until(lambda: not old.alive or scene.standings() != before, "the old owner leaving")
-    scene.expect("another owner" in old.text, "the old owner's commit was accepted, or it did not leave")
-    new.thaw()
+    scene.wait_until(lambda: "foreign mark" in old.text or scene.standings() != before, "the old owner's commit")
+    scene.expect(scene.standings() == before, "the old owner's commit was accepted")
     before = scene.standings()
+    new.thaw()
     scene.wait_until(lambda: not new.alive or scene.standings() != before, "the new owner committing")
     scene.expect(new.alive, f"the new owner was thrown out by the old one: {new.tail(3)}")
+    scene.await_end(old)
+    scene.expect("another owner" in old.text, f"the old owner did not leave as one: {old.tail(3)}")
     scene.resume_supervising()
 
 

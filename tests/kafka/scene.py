@@ -225,8 +225,10 @@ class Scene:
         self.wait_until(lambda: worker.is_ready, f"{worker.name} ready")
 
     def await_frozen(self, worker: Worker) -> None:
-        """Until it stands still by a signal it gave itself."""
-        self.wait_until(lambda: worker.is_frozen, f"{worker.name} frozen")
+        """Until it stands still by a signal it gave itself. `RuntimeError` when there is nothing left to do before."""
+        self.wait_until(lambda: worker.is_frozen or self.applied() >= self.events, f"{worker.name} frozen")
+        if not worker.is_frozen:
+            raise RuntimeError(f"{worker.name} never came to its moment: too few events")
 
     def await_end(self, worker: Worker) -> None:
         """Until it has ended, or has been started again since."""
