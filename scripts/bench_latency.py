@@ -27,8 +27,8 @@ WARM_S = 12.0
 def measure_latency(stage: Stage, rates: list[int], seconds: float, wallets: int) -> dict[str, Any]:
     """Rate -> p50, p99, max in milliseconds, and what the run was like; one worker, default settings, 12 partitions.
 
-    A quarter of the records comes from wallets never seen before: each is announced with its fifth transaction, so
-    4 % of the records cause a change, and it is always known which one did.
+    One record in twenty comes from wallets never seen before: each is announced with its fifth transaction, so at
+    least 1 % of the records cause a change, and it is always known which one did.
     """
     with stage.world() as world:
         by_the_broker(world, f"{world.prefix}segment.changes")

@@ -1,5 +1,5 @@
-"""A few of the faults of scripts/chaos, small: over the same topics where they can be, so that one run without faults
-serves them all. The judges find what they look for, too.
+"""A few of the faults of scripts/chaos, small, over the same topics with bad records of every kind, so that one run
+without faults serves them all. The judges find what they look for, too.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SEED, EVENTS, PARTITIONS = 3, 6000, 6
 
 @pytest.fixture(scope="module")
 def chaos(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:
-    """Events and topics that are full are made once for all faults of this file that leave them alone."""
+    """Events, and topics that are full of them, are made once for all faults of this file."""
     kept = Chaos(kafka, tmp_path_factory.mktemp("chaos"), PARTITIONS)
     yield kept
     kept.close()
@@ -36,11 +36,10 @@ def chaos(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "redis-replies-cut",
         "redis-rolled-back-partitions",
         "poison",
-        "partitions-added",
     ],
 )
 def test_nothing_is_wrong_lost_or_contradicted_under(name: str, chaos: Chaos) -> None:
-    outcome = chaos.run(FAULTS[name], seed=SEED, events=EVENTS)
+    outcome = chaos.run(replace(FAULTS[name], stream=FAULTS["poison"].stream), seed=SEED, events=EVENTS)
     assert (outcome.wrong, outcome.lost, outcome.conflicting) == ([], 0, 0)
 
 
