@@ -13,6 +13,7 @@ class TidemarkError(Exception):
       - Unavailable         1  Kafka or Redis does not answer (yet): trying again may help
       - Denied              1  Kafka does not let us in: certificate, user, password or rights
       - Refused             1  going on would count wrongly: a person has to decide
+        - CutLog            1  the record to be read next is not in the log
       - Foreign             1  another worker owns what this one is about to write: this one has to go
     """
 
@@ -39,6 +40,10 @@ class Denied(TidemarkError):
 
 class Refused(TidemarkError):
     """What was found contradicts what was committed: no retry makes it right."""
+
+
+class CutLog(Refused):
+    """Kafka does not have the record that is to be read next: the log was cut, or it is another topic by that name."""
 
 
 class Foreign(TidemarkError):

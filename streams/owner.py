@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from streams import topics
-from streams.errors import Refused, TidemarkError
+from streams.errors import CutLog, Refused, TidemarkError
 from streams.intake import Alone, Inbox, Lane, Merge, Place, clock, lanes_of
 from streams.ledger import OVERVIEW, Mark
 from streams.overview import BUFFERED, OverviewPartition
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: A hand-over waits this long for the commit in flight; the next owner's claim refuses what is later.
 HAND_OVER_S = 2.0
 CHECK_S = 30.0
+#: A worker that ends because its log was cut asks Kafka this long whether the topic is still the same.
+EXPLAIN_S = 5.0
 FEWEST_CACHED = 1000
 
 log = structlog.get_logger("tidemark.owner")
@@ -171,6 +173,17 @@ class Owner:
             problem = await owned.tenure.lost()
             if problem and self.owned.get(name) is owned:  # else it was handed over meanwhile
                 self.fail(problem)
+
+    async def explained(self, problem: CutLog) -> TidemarkError:
+        """Why the next record is not in the log: that the topic was created anew if so, else what Kafka itself said."""
+        try:
+            facts = await asyncio.to_thread(topics.describe, self._around.settings, EXPLAIN_S)
+            self._compare(facts, self._around.settings.inputs)
+        except Refused as found:
+            return found
+        except TidemarkError as unknown:
+            log.warning("topics not checked", problem=str(unknown))
+        return problem
 
     # ------------------------------------------------------------------ taking over
 

@@ -30,7 +30,7 @@ from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP, ConsumerMessage
 
 from models.state import Record
-from streams.errors import Refused, Unavailable
+from streams.errors import CutLog, Refused, Unavailable
 
 __all__ = ["TP", "BatchApp", "BatchConsumer", "End", "RecordBatch", "TakeOver", "Tuning", "arrivals", "batch_channel"]
 
@@ -196,7 +196,7 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         try:
             fetched = Fetched(await super()._fetch_records(consumer, active_partitions, timeout, max_records))
         except OffsetOutOfRangeError as problem:
-            raise Refused(
+            raise CutLog(
                 f"the log no longer holds the record to be read next ({problem}): it was cut by retention or has lost "
                 "records; restore it (retention.ms must be -1), or replay into an empty Redis database"
             ) from problem

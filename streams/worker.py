@@ -32,7 +32,7 @@ from streams import logs, topics
 from streams.access import kafka_tls
 from streams.announce import Message, Outbox
 from streams.catalogue import CatalogueWatch, pinned_catalogue
-from streams.errors import Denied, Unavailable
+from streams.errors import CutLog, Denied, Unavailable
 from streams.intake import Place
 from streams.ledger import Ledger
 from streams.lookout import Lookout, Work, answering
@@ -108,6 +108,8 @@ class Worker:
         self.lookout.leave()
         if problem:
             self.owner.abandon()
+        if isinstance(problem, CutLog):
+            problem = await self.owner.explained(problem)
         left = await self._leave()
         problem = self._last_problem(problem)
         if not left:
