@@ -4,7 +4,9 @@ FROM python:3.13.1-slim-bookworm
 ENV PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONDONTWRITEBYTECODE=1 \
-    PYTHONUNBUFFERED=1
+    PYTHONUNBUFFERED=1 \
+    NUMBA_CACHE_DIR=/var/cache/tidemark \
+    NUMBA_CPU_NAME=generic
 
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin tidemark
 
@@ -13,6 +15,9 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY models models
 COPY streams streams
 RUN pip install -c constraints.txt . && rm -rf build ./*.egg-info
+
+# Compiled once, for any CPU of the architecture; where that folder cannot be written, every start takes half a minute.
+RUN python -P -c "from models.rehearsal import rehearse; rehearse()" && chown -R 10001:10001 /var/cache/tidemark
 
 USER 10001:10001
 ENTRYPOINT ["tidemark"]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.columns import Events
+from models.compiled import compiled
 from models.events import Rejected
 from models.hashing import partitions_of
 from models.rows import IDS
@@ -68,40 +69,35 @@ def elsewhere(joined: Joined, wallet: NDArray[np.int64], rules: Rules) -> NDArra
 
 
 def without_repeats(
-    joined: Joined, events: Events, wallet: NDArray[np.int64]
-) -> tuple[Events, NDArray[np.int64], NDArray[np.int64]]:
-    """Drop events whose id is among the wallet's 32 newest accepted; the others, and how many each partition dropped.
-
-    Suspects are found by vector; only wallets with a suspect are walked in turn.
-    """
-    none = np.zeros(len(joined.states), np.int64)
-    if not len(events):
-        return events, wallet, none
-    ids, rows = events.id_hashes, joined.rows
-    mixed = ids ^ (wallet.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    ordered = np.sort(mixed)
-    twice = ordered[1:][ordered[1:] == ordered[:-1]]
-    suspect = (rows["ring"][wallet] == ids[:, None]).any(axis=1)
-    if len(twice):
-        suspect |= np.isin(mixed, twice)
-    repeated: list[int] = []
-    for owner in np.unique(wallet[suspect]).tolist():
-        repeated += repeats_of(rows[owner], ids, np.flatnonzero(wallet == owner).tolist())
-    if not repeated:
-        return events, wallet, none
-    kept = np.setdiff1d(np.arange(len(events)), repeated)
-    return events.pick(kept), wallet[kept], np.bincount(joined.part[wallet[repeated]], minlength=len(none))
+    rows: NDArray[np.void], events: Events, wallet: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Events (n,) whose id is none of the 32 newest of their wallet, and the others; `rows` remember the new ids."""
+    is_new = np.empty(len(events), np.bool_)
+    if remember_ids(rows, wallet, events.id_hashes, is_new) == len(events):
+        return np.arange(len(events)), np.zeros(0, np.int64)
+    return np.flatnonzero(is_new), np.flatnonzero(~is_new)
 
 
-def repeats_of(row: np.void, ids: NDArray[np.uint64], places: list[int]) -> list[int]:
-    """The events, of those of one wallet in order, that repeat an id it remembers."""
-    ring, accepted = row["ring"].tolist(), int(row["ids"])
-    repeated = []
-    for place in places:
-        event_id = int(ids[place])
-        if event_id in ring:
-            repeated.append(place)
-        else:
-            ring[accepted % IDS] = event_id
-            accepted += 1
-    return repeated
+@compiled
+def remember_ids(
+    rows: NDArray[np.void], wallet: NDArray[np.int64], ids: NDArray[np.uint64], is_new: NDArray[np.bool_]
+) -> int:
+    """Remember ids (n,) in the rows of their wallets, in order of arrival; how many were new. Fills `is_new` (n,)."""
+    new = 0
+    for event in range(len(ids)):
+        row = rows[wallet[event]]
+        is_new[event] = not remembers(row, ids[event])
+        if is_new[event]:
+            row["ring"][row["ids"] % IDS] = ids[event]
+            row["ids"] += 1
+            new += 1
+    return new
+
+
+@compiled
+def remembers(row: np.void, event_id: np.uint64) -> bool:
+    """Whether an id is among the newest of its wallet."""
+    found = False
+    for place in range(IDS):  # no early end: so four are compared at a time
+        found |= row["ring"][place] == event_id
+    return found

@@ -7,18 +7,45 @@ credit back as it was given and gives it again. Exact definitions: docs/attribut
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.cells import CAMPAIGNS, SMALLEST, Cells, empty_cells, expect, find_rows, in_order, with_room
 from models.changes import segment_id
-from models.counters import NUMBERS, CellDeltas, Codes, campaign_field, cell_field
-from models.journeys import EMPTY_JOURNAL, FEE, NO_PATH, Journal, Path, Touched
+from models.compiled import compiled, leaf
+from models.counters import CONVERSIONS as CONVERTED
+from models.counters import COST, CellDeltas, Codes, campaign_field, cell_field
+from models.counters import REVENUE as SHARED
+from models.counters import RULES as NAMES
+from models.journeys import DECAY, Journal
+from models.memory import (
+    BEGIN,
+    CODES,
+    CONVERSIONS,
+    END,
+    MANY_FEES,
+    MANY_SPILLED,
+    MANY_TOUCHES,
+    RECENT,
+    REVENUE,
+    WALLET_COLUMNS,
+    Limits,
+    Memory,
+    decode,
+    open_memory,
+    path_of,
+    remember_fee,
+    remember_touch,
+    remembered_fee,
+    room_for_paths,
+    write_journals,
+)
 from models.rows import FEES, SEGMENTS
-from models.splits import RULES, Runs, split
+from models.splits import share_out
 
 if TYPE_CHECKING:
     from models.columns import Events
@@ -26,20 +53,10 @@ if TYPE_CHECKING:
 
 #: A whole conversion: conversions are split like amounts, in millionths.
 MILLION = 1_000_000
-#: Places of a cell: cost; revenue by rule; conversions by rule. Linear, time decay, position share one split.
-COST, FIRST, LAST, SHARED, CONVERTED = 0, 1, 2, 3, 5
-RULE = np.arange(FIRST, FIRST + CONVERTED)[:, None]
-#: Sums beyond this are added as Python's integers.
-ROOM = 2.0**62
-
-
-class Share(NamedTuple):
-    """One amount to be credited along a path. `ledger`: partition and segment. `sign` -1 takes back what was given."""
-
-    path: int
-    amount: int
-    ledger: int
-    sign: int
+#: Weights of time decay, by whole hours.
+WEIGHTS_BY_HOURS = np.array(DECAY)
+#: How many rules there are; where in a cell revenue and conversions by rule begin.
+RULES, REVENUE_0, CONVERSIONS_0 = len(NAMES), SHARED.start, CONVERTED.start
 
 
 @dataclass(slots=True)
@@ -47,7 +64,7 @@ class Books:
     """The money side of a batch while it is worked on; (n,) in order of arrival, (k,) by wallet.
 
     `part`: (k,) the partition of each wallet, an index into `codes` and `beyond_memory`. `segment`: the wallet's with
-    each event. `previous_at_ms`: its newest transaction before each event.
+    each event. `previous_at_ms`: its newest transaction before each event. `changed`: wallets with a new journal.
     """
 
     events: Events
@@ -62,228 +79,231 @@ class Books:
     beyond_memory: list[int]
     rules: Rules
     changed: set[int] = field(default_factory=set)
-    paths: list[Path] = field(default_factory=list)
-    recredits: list[Share] = field(default_factory=list)
-
-    def ledger(self, events: NDArray[np.bool_]) -> NDArray[np.int64]:
-        """What some events are credited to: partition and segment as one number."""
-        return self.part[self.wallet[events]] * SEGMENTS + self.segment[events]
 
 
 def credit(books: Books) -> list[CellDeltas]:
     """Credit a batch: additions to the ROI cells, by partition. Updates the books' rows, journals, codes and counts."""
-    events, wallet = books.events, books.wallet
-    campaign = name_campaigns(books)
-    books.paths = [NO_PATH if journal is None else journal.path for journal in books.journals]
-    lo, hi = (np.fromiter([path[end] for path in books.paths], np.int64, len(books.paths)) for end in (0, 1))
-    due, at_ms = events.fee_micros != 0, events.occurred_at_ms
-    touched = np.zeros(len(books.journals), np.bool_)
-    touched[wallet[events.is_touch]] = True
-    simple = ~touched[wallet] & (lo[wallet] <= at_ms) & (at_ms < hi[wallet])
-    path_of = wallet.copy()
-    for event in np.flatnonzero(np.where(events.is_touch, ~events.is_sent, due & ~simple)).tolist():
-        if event in campaign:
-            take_touch(books, event, campaign[event])
-        else:
-            path_of[event] = add_path(books, int(wallet[event]), int(at_ms[event]))
-    shares = np.array([path_of[due], events.fee_micros[due], books.ledger(due), np.ones(due.sum(), np.int64)])
-    if books.recredits:
-        shares = np.concatenate([shares, np.array(books.recredits, np.int64).T], axis=1)
-    costs = np.array([books.ledger(events.is_touch), [*campaign.values()], events.cost_micros[events.is_touch]])
-    deltas = Cells(books, shares, costs.astype(np.int64, copy=False)).deltas()
-    remember_fees(books)
-    return deltas
+    rules, rows = books.rules, books.rows
+    limits = Limits(
+        rules.look_back_ms, rules.lateness_ms, rules.touches_kept, rules.fees_kept - FEES, rules.eligible_touches
+    )
+    text, wallets, moves = columns(books)
+    lost = np.array(books.beyond_memory, np.int64)
+    cells, journals, ends = work_through(moves, text, wallets, WEIGHTS_BY_HOURS, lost, limits)
+    rows["fees"], rows["recent_fees"] = wallets[:, MANY_FEES], wallets[:, RECENT:].reshape(-1, FEES, 2)
+    books.beyond_memory = lost.tolist()
+    take_journals(books, journals.tobytes(), ends)
+    return deltas(books, cells)
 
 
-def name_campaigns(books: Books) -> dict[int, int]:
-    """Give every campaign and channel of the batch its number: touch -> number, in order of arrival."""
-    campaigns, touches = books.events.campaigns, np.flatnonzero(books.events.is_touch)
-    parts = books.part[books.wallet[touches]].tolist()
-    asked = {
-        place: (part, campaign)
-        for place, part in zip(touches.tolist(), parts, strict=True)
-        if (campaign := campaigns[place]) is not None
-    }
-    fields = {each: campaign_field(*each[1]) for each in dict.fromkeys(asked.values())}
-    for part in set(parts):
-        new = [name for (of, _), name in fields.items() if of == part and name not in books.codes[part].numbers]
-        if new:
-            books.codes[part] = books.codes[part].with_names(new)
-    numbers = {each: books.codes[each[0]].numbers[name] for each, name in fields.items()}
-    return {place: numbers[each] for place, each in asked.items()}
+# ------------------------------------------------------------------ what the loop is given, and what it gives back
 
 
-def add_path(books: Books, wallet: int, at_ms: int) -> int:
-    """The number of the path of a transaction of `wallet` at `at_ms`, added to the batch's paths."""
-    journal = books.journals[wallet]
-    books.paths.append(NO_PATH if journal is None else journal.path_at(at_ms, books.rules))
-    return len(books.paths) - 1
+class Moves(NamedTuple):
+    """What moves money, in order of arrival; (n,) by event, (t,) by touch, `part` by wallet. Amounts in micro-USD.
 
-
-def take_touch(books: Books, event: int, code: int) -> None:
-    """Memory, and the credit of transactions that came before this touch although they happened after."""
-    events, wallet = books.events, int(books.wallet[event])
-    at_ms, clock_ms = int(events.occurred_at_ms[event]), int(books.clock_ms[event])
-    before = books.journals[wallet] or EMPTY_JOURNAL
-    after, dropped = before.with_touch(Touched(at_ms, events.event_ids[event].encode(), code), clock_ms, books.rules)
-    books.beyond_memory[books.part[wallet]] += dropped
-    books.journals[wallet] = after
-    books.changed.add(wallet)
-    if at_ms <= books.previous_at_ms[event]:
-        since_ms = max(at_ms, clock_ms - books.rules.lateness_ms)
-        until_ms = at_ms + books.rules.look_back_ms
-        for packed, amount in fees_in_memory(books, wallet, event):
-            if since_ms <= packed // SEGMENTS <= until_ms:
-                recredit(books, wallet, (packed, amount), (before, after))
-
-
-def recredit(books: Books, wallet: int, fee: tuple[int, int], journals: tuple[Journal, Journal]) -> None:
-    """Take a fee's credit back as it was given, and give it again with one more touch. `journals`: before, after."""
-    (at_ms, segment), amount = divmod(fee[0], SEGMENTS), fee[1]
-    ledger = int(books.part[wallet]) * SEGMENTS + segment
-    for journal, sign in zip(journals, (-1, 1), strict=True):
-        books.recredits.append(Share(len(books.paths), amount, ledger, sign))
-        books.paths.append(journal.path_at(at_ms, books.rules))
-
-
-def fees_in_memory(books: Books, wallet: int, event: int) -> Iterator[tuple[int, int]]:
-    """The wallet's fees that are remembered when `event` arrives, as a row has them, oldest arrival first."""
-    journal, rules = books.journals[wallet] or EMPTY_JOURNAL, books.rules
-    spilled = list(FEE.iter_unpack(journal.fees))
-    row = books.rows[wallet]
-    newest = [tuple(row["recent_fees"][n % FEES].tolist()) for n in range(max(0, int(row["fees"]) - FEES), row["fees"])]
-    earlier = np.flatnonzero((books.wallet[:event] == wallet) & (books.events.fee_micros[:event] != 0))
-    for place in earlier.tolist():
-        newest.append((int(kept_at(books, place)), int(books.events.fee_micros[place])))
-        if len(newest) > FEES:
-            leaving, oldest = newest.pop(0), SEGMENTS * (int(books.clock_ms[place]) - rules.lateness_ms)
-            if leaving[0] >= oldest:
-                spilled.append(leaving)
-                while spilled[0][0] < oldest:
-                    spilled.pop(0)
-                del spilled[: -(rules.fees_kept - FEES)]
-    yield from spilled
-    yield from newest
-
-
-def kept_at(books: Books, events: NDArray[np.int64] | int) -> NDArray[np.int64] | np.int64:
-    """When events were and the segment each was credited to, as one integer."""
-    kept: NDArray[np.int64] | np.int64 = books.events.occurred_at_ms[events] * SEGMENTS + books.segment[events]
-    return kept
-
-
-def remember_fees(books: Books) -> None:
-    """The newest 4 fees of a wallet stay in its row; one pushed out while a late touch may need it goes to `j`."""
-    fee, rows = books.events.fee_micros, books.rows
-    with_fee = np.flatnonzero(fee)
-    if not len(with_fee):
-        return
-    with_fee = with_fee[np.argsort(books.wallet[with_fee], kind="stable")]
-    wallet = books.wallet[with_fee]
-    count = np.bincount(wallet, minlength=len(rows))
-    rank = np.arange(len(with_fee)) - (np.cumsum(count) - count)[wallet]
-    slot = (rows["fees"][wallet] + rank) % FEES
-    new = np.array([kept_at(books, with_fee), fee[with_fee]]).T
-    leaving = rows["recent_fees"][wallet, slot]
-    of_this_batch = np.flatnonzero(rank >= FEES)
-    leaving[of_this_batch] = new[of_this_batch - FEES]
-    oldest = books.clock_ms[with_fee] - books.rules.lateness_ms
-    spill(books, wallet, leaving, oldest)
-    stays = rank >= count[wallet] - FEES
-    rows["recent_fees"][wallet[stays], slot[stays]] = new[stays]
-    rows["fees"] += count.astype(np.uint32)
-
-
-def spill(books: Books, wallet: NDArray[np.int64], leaving: NDArray[np.int64], oldest: NDArray[np.int64]) -> None:
-    """Fees that left their rows and are not too old, into the journals. Sorted by wallet, then arrival."""
-    needed = np.flatnonzero((leaving[:, 0] >= oldest * SEGMENTS) & (leaving[:, 0] > 0))
-    if not len(needed):
-        return
-    fees, since = leaving[needed].tobytes(), oldest[needed].tolist()
-    starts = np.flatnonzero(np.diff(wallet[needed], prepend=-1))
-    owners, most = wallet[needed[starts]].tolist(), books.rules.fees_kept - FEES
-    for owner, start, stop in zip(owners, starts.tolist(), [*starts[1:].tolist(), len(needed)], strict=True):
-        journal = books.journals[owner] or EMPTY_JOURNAL
-        spilled = fees[start * FEE.size : stop * FEE.size]
-        books.journals[owner], lost = journal.with_fees(spilled, since[start:stop], most)
-        books.changed.add(owner)
-        books.beyond_memory[books.part[owner]] += lost
-
-
-class Cells:
-    """Adds shares into the cells of a batch: a dense block of the segments and campaigns that occur in it.
-
-    A row is a segment of one partition, a column the number of a campaign, which each partition gives in its own way.
-    `shares`: columns of `Share`; `costs`: partition and segment, number of the campaign, amount; (…, n) each.
+    `code`: (t,) the number of the touch's campaign. `id_ends`: (t + 1,) where in the text the first event id begins,
+    and where each ends.
     """
 
-    def __init__(self, books: Books, shares: NDArray[np.int64], costs: NDArray[np.int64]) -> None:
-        self.campaigns = [codes.names for codes in books.codes]
-        self.path, self.amount, ledger, self.sign = shares
-        self.converted = np.where(self.amount > 0, self.sign, 0)
-        parts, segments = np.divmod(np.concatenate([ledger, costs[0]]), SEGMENTS)
-        many_segments = int(segments.max(initial=0)) + 1
-        credited = parts * many_segments + segments
-        occurs = np.bincount(credited) > 0
-        row = (np.cumsum(occurs) - 1)[credited]
-        self.part, self.segment = np.divmod(np.flatnonzero(occurs), many_segments)
-        self.row, cost_row = row[: len(ledger)], row[len(ledger) :]
-        #: the paths that have touches, and the number of each path among them
-        has_touches = np.fromiter([path.touches > 0 for path in books.paths], np.bool_, len(books.paths))
-        self.runs, self.number = Runs.of([path for path in books.paths if path.touches]), np.cumsum(has_touches) - 1
-        self.along = has_touches[self.path]
-        used = np.zeros(max(map(len, self.campaigns)), np.bool_)
-        used[0] = True
-        used[costs[1]] = True
-        used[self.runs.code] = True
-        self.codes, self.column = np.flatnonzero(used), np.cumsum(used) - 1
-        many = float(np.abs(self.amount).sum(dtype=np.float64)) >= ROOM
-        shape = len(self.codes), len(self.part), NUMBERS
-        self.sums: NDArray[Any] = np.zeros(shape, object if many else np.int64)
-        #: cells that got a share. Sums alone would not do: a share given and taken back in one batch leaves no trace
-        self.touched = np.zeros(shape[:2], np.bool_)
-        self._add(self.cell(costs[1], cost_row) + COST, costs[2])
+    wallet: NDArray[np.int64]
+    segment: NDArray[np.int64]
+    at_ms: NDArray[np.int64]
+    clock_ms: NDArray[np.int64]
+    previous_at_ms: NDArray[np.int64]
+    is_touch: NDArray[np.bool_]
+    is_sent: NDArray[np.bool_]
+    fee: NDArray[np.int64]
+    cost: NDArray[np.int64]
+    code: NDArray[np.int64]
+    id_ends: NDArray[np.int64]
+    part: NDArray[np.int64]
 
-    def deltas(self) -> list[CellDeltas]:
-        """Every split of every share, added up: the cells that change, by partition."""
-        if not self.along.all():
-            self._without_campaign(np.flatnonzero(~self.along))
-        if self.along.any():
-            self._along_paths(np.flatnonzero(self.along))
-        columns, rows = np.nonzero(self.touched)
-        parts = self.part[rows]
-        return [self._of(part, columns[parts == part], rows[parts == part]) for part in range(len(self.campaigns))]
 
-    def _of(self, part: int, columns: NDArray[np.int64], rows: NDArray[np.int64]) -> CellDeltas:
-        names, segments, codes = self.campaigns[part], self.segment[rows].tolist(), self.codes[columns].tolist()
-        fields = [cell_field(segment_id(segment), names[code]) for segment, code in zip(segments, codes, strict=True)]
-        return CellDeltas(fields, self.sums[columns, rows])
+def columns(books: Books) -> tuple[NDArray[np.uint8], NDArray[np.int64], Moves]:
+    """All bytes that the loop needs, end to end; the wallets, as `Memory` has them; the events."""
+    events, touches = books.events, np.flatnonzero(books.events.is_touch).tolist()
+    stored = [b"" if journal is None else journal.stored for journal in books.journals]
+    ids = [events.event_ids[touch].encode() for touch in touches]
+    ends = np.cumsum([0, *map(len, stored), *map(len, ids)])
+    wallets = np.zeros((len(stored), WALLET_COLUMNS), np.int64)
+    wallets[:, BEGIN], wallets[:, END] = ends[: len(stored)], ends[1 : len(stored) + 1]
+    wallets[:, MANY_FEES], wallets[:, RECENT:] = books.rows["fees"], books.rows["recent_fees"].reshape(-1, 2 * FEES)
+    moves = Moves(
+        wallet=books.wallet,
+        segment=books.segment,
+        at_ms=events.occurred_at_ms,
+        clock_ms=books.clock_ms,
+        previous_at_ms=books.previous_at_ms,
+        is_touch=events.is_touch,
+        is_sent=events.is_sent,
+        fee=events.fee_micros,
+        cost=events.cost_micros,
+        code=name_campaigns(books, touches),
+        id_ends=ends[len(stored) :],
+        part=books.part,
+    )
+    return np.frombuffer(b"".join([*stored, *ids]), np.uint8), wallets, moves
 
-    def cell(self, code: NDArray[np.int64], row: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Where the numbers of cells begin; these cells change."""
-        cell: NDArray[np.int64] = self.column[code] * len(self.part) + row
-        self.touched.reshape(-1)[cell] = True
-        return cell * NUMBERS
 
-    def _without_campaign(self, shares: NDArray[np.int64]) -> None:
-        """Revenue without an eligible touch, and no conversion of anybody's."""
-        cell = self.cell(np.zeros_like(shares), self.row[shares])
-        self._add_both(cell + RULE, self.amount[shares] * self.sign[shares], self.converted[shares] * MILLION)
+def name_campaigns(books: Books, touches: list[int]) -> NDArray[np.int64]:
+    """The number of the campaign and channel of each touch (t,); those that have none yet get one, in this order."""
+    campaigns, codes = books.events.campaigns, books.codes
+    parts = books.part[books.wallet[touches]].tolist()
+    fields = [campaign_field(*named) for touch in touches if (named := campaigns[touch]) is not None]
+    new: dict[int, dict[bytes, None]] = {}
+    for part, name in zip(parts, fields, strict=True):
+        if name not in codes[part].numbers:
+            new.setdefault(part, {})[name] = None
+    for part, names in new.items():
+        codes[part] = codes[part].with_names(names)
+    return np.array([codes[part].numbers[name] for part, name in zip(parts, fields, strict=True)], np.int64)
 
-    def _along_paths(self, shares: NDArray[np.int64]) -> None:
-        amount, sign, converted = self.amount[shares], self.sign[shares], self.converted[shares]
-        runs, place = self.runs.pick(self.number[self.path[shares]])
-        revenue = split(np.abs(amount), runs) * runs.by_touch(np.sign(amount) * sign)
-        conversions = split(MILLION, self.runs).take(place, axis=1) * runs.by_touch(converted)
-        cell = self.cell(runs.code, runs.by_touch(self.row[shares]))
-        self._add_both(cell + SHARED + RULES, revenue, conversions)
-        ends = np.array([cell[runs.start] + FIRST, cell[runs.start + runs.touches - 1] + LAST])
-        self._add_both(ends, amount * sign, converted * MILLION)
 
-    def _add_both(self, place: NDArray[np.int64], revenue: NDArray[np.int64], conversions: NDArray[np.int64]) -> None:
-        """Add to the revenue at places (r, n), and to the conversions of the same rules."""
-        for where, amount in ((place, revenue), (place + CONVERTED, conversions)):
-            self._add(where.ravel(), np.broadcast_to(amount, place.shape).ravel())
+def take_journals(books: Books, written: bytes, ends: NDArray[np.int64]) -> None:
+    """The journals that have changed, into the books."""
+    begins, ends = ends[:-1], ends[1:]
+    changed = np.flatnonzero(ends > begins)
+    books.changed.update(changed.tolist())
+    for wallet, begin, end in zip(changed.tolist(), begins[changed].tolist(), ends[changed].tolist(), strict=True):
+        books.journals[wallet] = Journal(written[begin:end])
 
-    def _add(self, place: NDArray[np.int64], amount: NDArray[np.int64]) -> None:
-        np.add.at(self.sums.reshape(-1), place, amount.astype(self.sums.dtype, copy=False))
+
+def deltas(books: Books, cells: Cells) -> list[CellDeltas]:
+    """What is added to the cells, by partition; each in the order of campaigns, then segments."""
+    part, code, segment, numbers = in_order(cells)
+    edges = np.searchsorted(part, np.arange(len(books.codes) + 1)).tolist()
+    segments = {number: segment_id(number) for number in set(segment.tolist())}
+    names = [
+        cell_field(segments[of], books.codes[place].names[campaign])
+        for place, campaign, of in zip(part.tolist(), code.tolist(), segment.tolist(), strict=True)
+    ]
+    return [CellDeltas(names[begin:end], numbers[begin:end]) for begin, end in pairwise(edges)]
+
+
+# ------------------------------------------------------------------ the loop over events
+
+
+class Event(NamedTuple):
+    """What moves money, one at a time. `ledger`: key of the cell without a campaign, by partition and segment."""
+
+    wallet: int
+    ledger: int
+    at_ms: int
+    clock_ms: int
+
+
+@compiled
+def work_through(
+    moves: Moves,
+    text: NDArray[np.uint8],
+    wallets: NDArray[np.int64],
+    decay: NDArray[np.int64],
+    lost: NDArray[np.int64],
+    limits: Limits,
+) -> tuple[Cells, NDArray[np.uint8], NDArray[np.int64]]:
+    """Every event in turn: the cells, and the new journals as `write_journals` gives them.
+
+    `lost`: (p,) what memory lost, by partition; added to. `text`, `wallets` and `decay`: as `Memory` has them.
+    """
+    memory = open_memory(text, wallets, decay, new_by_wallet(moves, len(wallets)))
+    path, cells = room_for_paths(memory, limits), empty_cells(SMALLEST)
+    wanted = np.empty((2, path.shape[1]), np.int64)
+    touch = 0
+    for number in range(len(moves.wallet)):
+        wallet, at_ms = moves.wallet[number], moves.at_ms[number]
+        part, segment = moves.part[wallet], moves.segment[number]
+        ledger = part * CAMPAIGNS * SEGMENTS + segment
+        event = Event(wallet, ledger, at_ms, moves.clock_ms[number])
+        if moves.is_touch[number]:
+            is_late = at_ms <= moves.previous_at_ms[number] and not moves.is_sent[number]
+            cells = with_room(cells, most_cells(memory, wallet) if is_late else 1)
+            code, id_begin = moves.code[touch], moves.id_ends[touch]
+            touch += 1
+            wanted[0, 0] = ledger + code * SEGMENTS
+            find_rows(cells.slots, cells.rows, wanted, 1)
+            expect(cells.rows, moves.cost[number])
+            cells.rows[wanted[1, 0], COST] += moves.cost[number]
+            for sign in (-1, 1):
+                if sign == 1 and not moves.is_sent[number]:
+                    new = at_ms, code, id_begin, moves.id_ends[touch] - id_begin
+                    lost[part] += remember_touch(memory, wallet, new, event.clock_ms, limits)
+                if is_late:
+                    credit_again(memory, cells, (path, wanted), event, sign, limits)
+        elif moves.fee[number] != 0:
+            cells = with_room(cells, path.shape[1] + 1)
+            touches = path_of(memory, wallet, at_ms, limits, path)
+            credit_fee(cells, path, touches, wanted, Fee(ledger, moves.fee[number], 1))
+            fee = at_ms * SEGMENTS + segment, moves.fee[number]
+            lost[part] += remember_fee(memory, wallet, fee, event.clock_ms, limits)
+    journals, ends = write_journals(memory, limits, path)
+    return cells, journals, ends
+
+
+@compiled
+def new_by_wallet(moves: Moves, wallets: int) -> NDArray[np.int64]:
+    """(k, 2): how many touches and how many others each wallet has in the batch."""
+    new = np.zeros((wallets, 2), np.int64)
+    for event in range(len(moves.wallet)):
+        new[moves.wallet[event], 0 if moves.is_touch[event] else 1] += 1
+    return new
+
+
+@leaf
+def most_cells(memory: Memory, wallet: int) -> int:
+    """The most cells a late touch can add to: its own, and along the paths of all fees it may be too late for."""
+    decode(memory, wallet)
+    of = memory.wallets[wallet]
+    return 1 + int((of[MANY_SPILLED] + FEES) * (of[MANY_TOUCHES] + 2))
+
+
+@leaf
+def credit_again(
+    memory: Memory,
+    cells: Cells,
+    room: tuple[NDArray[np.int64], NDArray[np.int64]],
+    event: Event,
+    sign: int,
+    limits: Limits,
+) -> None:
+    """Credit, or take back, every remembered fee that a late touch shares in, along the path the wallet has now.
+
+    `room`: for a path and its cells.
+    """
+    (path, wanted), of = room, memory.wallets[event.wallet]
+    since_ms, until_ms = max(event.at_ms, event.clock_ms - limits.lateness_ms), event.at_ms + limits.look_back_ms
+    for number in range(of[MANY_SPILLED] + min(FEES, of[MANY_FEES])):
+        kept, amount = remembered_fee(memory, event.wallet, number)
+        paid_at_ms, segment = kept // SEGMENTS, kept % SEGMENTS
+        if since_ms <= paid_at_ms <= until_ms:
+            touches = path_of(memory, event.wallet, paid_at_ms, limits, path)
+            ledger = event.ledger - event.ledger % SEGMENTS + segment
+            credit_fee(cells, path, touches, wanted, Fee(ledger, amount, sign))
+
+
+class Fee(NamedTuple):
+    """An amount to be credited to a ledger, in micro-USD; `sign` -1 takes back what was given."""
+
+    ledger: int
+    amount: int
+    sign: int
+
+
+@leaf
+def credit_fee(cells: Cells, path: NDArray[np.int64], touches: int, wanted: NDArray[np.int64], fee: Fee) -> None:
+    """Add a fee to the cells of its path, by all five rules; a positive one is a conversion too."""
+    converted = MILLION if fee.amount > 0 else 0
+    for shares, amount in ((REVENUE, abs(fee.amount)), (CONVERSIONS, converted)):
+        share_out(path, touches, amount, shares)
+    if touches == 0:
+        path[CODES, 0], touches = 0, 1
+    for touch in range(touches):
+        wanted[0, touch] = fee.ledger + path[CODES, touch] * SEGMENTS
+    find_rows(cells.slots, cells.rows, wanted, touches)
+    rows, sign = cells.rows, fee.sign if fee.amount > 0 else -fee.sign
+    expect(rows, abs(fee.amount) + MILLION)
+    for touch in range(touches):
+        row = wanted[1, touch]
+        for rule in range(RULES):
+            rows[row, REVENUE_0 + rule] += sign * path[REVENUE + rule, touch]
+            rows[row, CONVERSIONS_0 + rule] += fee.sign * path[CONVERSIONS + rule, touch]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.decisions import Move, confidence
 from models.effects import Announcement
 from models.names import natural
 from models.rows import FEATURES
+from models.segments import confidence
 from models.state import TRANSACTIONS
 
 if TYPE_CHECKING:
@@ -30,6 +30,14 @@ LAST_MS = 253_402_300_799_999
 MINUTE_MS = 60_000
 #: A value is written by a template, for that takes a tenth of the time; this quotes and escapes what is not ours.
 quoted = json.JSONEncoder(ensure_ascii=False).encode
+
+
+class Move(NamedTuple):
+    """From one segment to another, by number; `left` 0: unassigned. `origin`: live or recalibration."""
+
+    left: int
+    joined: int
+    origin: str
 
 
 class Change(NamedTuple):
@@ -71,7 +79,7 @@ def announce(changes: Sequence[Change], catalogue: Catalogue, rules: Rules) -> l
 
 def _announcement(change: Change, catalogue: Catalogue, rules: Rules, found: tuple[str, str, str]) -> Announcement:
     """One message. `found`: confidence, reasons and source, as JSON."""
-    (_, _, left, joined, origin), key = change.move, change.wallet_id.encode()
+    (left, joined, origin), key = change.move, change.wallet_id.encode()
     status, occurred_at = "moved" if left else "entered", rfc3339(change.occurred_at_ms)
     confidence, why, source = found
     value = (

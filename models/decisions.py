@@ -7,207 +7,168 @@ the days since the wallet's previous transaction, at most 5. G above `switch_at`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.rounds import Rounds, scan
-from models.rows import FEATURES, WHALE
-from models.rules import DAY_MS, Rules
+from models.compiled import compiled
+from models.placing import Terms, best, place
+from models.rows import FEATURES, SEGMENTS, SLOTS, WHALE
+from models.rules import DAY_MS
 
 if TYPE_CHECKING:
-    from models.features import Folded
+    from models.rules import Rules
     from models.segments import Catalogue
 
-LEAK_DAYS, MARGIN, CAP, LONGEST_DAYS = np.float32(10), 0.5, 6.0, 5
+LEAK_DAYS, MARGIN, CAP, LONGEST_DAYS = 10.0, 0.5, 6.0, 5.0
 #: A whale stays one until it falls below this part of the threshold, so the flag does not flicker.
 WHALE_STAYS = 0.8
 SIZE = FEATURES.index("wallet_size")
+#: Why a wallet changes its segment: it changed, or the model did.
+LIVE, RECALIBRATION = 0, 1
+ORIGINS = ("live", "recalibration")
+#: No column: the wallet stays where it is, or a segment is not in the catalogue.
+NONE = -1
 
 
-class Move(NamedTuple):
-    """A change of segment. `place`: of its event, in round order. Numbers of segments; `left` 0: unassigned."""
+#: The catalogue and the rules as the loop reads them; segments are columns 0 .. k-1 of the catalogue, k = `segments`.
+#: `numbers`, `slots`: of each segment. `column_in`: the segment of a slot, -1 none; `since`: the catalogue that gave it
+#: to this one. `column_of`: by number, -1 not in the catalogue; `heir_of`: the column that took over from a number, -1
+#: none. `whale_at`, `whale_until`: log1p USD.
+STANDING = np.dtype(
+    [
+        ("segments", "i8"),
+        ("version", "i8"),
+        ("evidence", "i8"),
+        ("whale_at", "f8"),
+        ("whale_until", "f8"),
+        ("switch_at", "f4"),
+        ("numbers", "i8", (SLOTS,)),
+        ("slots", "i8", (SLOTS,)),
+        ("column_in", "i8", (SLOTS,)),
+        ("since", "i8", (SLOTS,)),
+        ("column_of", "i1", (SEGMENTS,)),
+        ("heir_of", "i1", (SEGMENTS,)),
+    ]
+)
 
-    place: int
-    wallet: int
-    left: int
-    joined: int
-    origin: str
+
+@lru_cache(maxsize=4)
+def standing(catalogue: Catalogue, rules: Rules) -> NDArray[np.void]:
+    """What decisions rest on, as a record of `STANDING` in an array (1,); made once for each catalogue."""
+    found, count = np.zeros(1, STANDING), len(catalogue.segments)
+    numbers, slots = found["numbers"][0], found["slots"][0]
+    numbers[:count] = [segment.number for segment in catalogue.segments]
+    slots[:count] = [segment.slot for segment in catalogue.segments]
+    for name in ("column_in", "column_of", "heir_of"):
+        found[name] = NONE
+    found["column_in"][0, slots[:count]] = found["column_of"][0, numbers[:count]] = np.arange(count)
+    for number in catalogue.retired:
+        found["heir_of"][0, number] = catalogue.column_of(catalogue.successor(number))
+    found["segments"], found["version"], found["since"] = count, catalogue.version, catalogue.slot_since
+    found["switch_at"], found["evidence"] = rules.switch_at, rules.evidence
+    found["whale_at"] = catalogue.whale_at
+    found["whale_until"] = np.log1p(WHALE_STAYS * np.expm1(catalogue.whale_at))
+    return found
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """`segment`: the wallet's segment number after each event (n,), `is_whale` likewise, in round order.
+@compiled
+def mark_whale(row: np.void, size: float, found: np.void) -> None:
+    """On at `whale_at`, off below 0.8 of it in USD, unchanged between. `size`: of the wallet, log1p USD."""
+    if size >= found["whale_at"]:
+        row["flags"] |= WHALE
+    elif size < found["whale_until"]:
+        row["flags"] &= ~WHALE
 
-    `scores`: float64 (n, K) log-likelihoods. `moves`: in no particular order.
+
+@compiled
+def days_between(before_ms: int, now_ms: int) -> np.float32:
+    """The days, 0 to 5, that a transaction's evidence weighs. `before_ms`: of the transaction before, 0 none."""
+    if before_ms <= 0:
+        return np.float32(0)
+    return np.float32(min(max((now_ms - before_ms) / DAY_MS, 0.0), LONGEST_DAYS))
+
+
+@compiled
+def decide(
+    row: np.void, days: np.float32, scores: NDArray[np.float64], found: np.void, terms: Terms
+) -> tuple[int, int]:
+    """Gather the evidence of a transaction into its wallet's row: the column it moves to, -1 stays, and the origin.
+
+    `scores`: float64 (k,), k >= 1, of the wallet as it is now. `found`: of `standing`; `terms`: of its catalogue.
     """
-
-    segment: NDArray[np.int64]
-    is_whale: NDArray[np.bool_]
-    scores: NDArray[np.float64]
-    moves: list[Move]
-
-
-def decide(folded: Folded, rounds: Rounds, catalogue: Catalogue, rules: Rules) -> Decided:
-    """Place every event's wallet and let evidence decide. Changes `folded.rows`: segment, cusum, catalogue, flags."""
-    scores = catalogue.place(folded.features)
-    is_whale = whales(folded, rounds, catalogue.whale_at)
-    numbers = folded.rows["segment"].astype(np.int64)
-    if not catalogue.segments:
-        return Decided(numbers[rounds.wallet], is_whale, scores, [])
-    case = Case(folded, rounds, catalogue, rules, scores)
-    evidence = gather_evidence(case)
-    segment = numbers[rounds.wallet]
-    moves: list[Move] = []
-    for wallet in sorted(set(rounds.wallet[due(case, evidence)].tolist())):
-        moves += walk(case, wallet, evidence, segment)
-    rows = folded.rows
-    rows["cusum"] = 0
-    rows["cusum"][:, case.slots] = evidence[rounds.last]
-    rows["segment"] = segment[rounds.last]
-    decided = np.zeros(len(rows), np.bool_)
-    decided[rounds.wallet[folded.is_transaction]] = True
-    rows["catalogue"] = np.where(decided, catalogue.version, rows["catalogue"])
-    return Decided(segment, is_whale, scores, moves)
+    own = found["column_of"][row["segment"]]
+    gather(row, own, days, scores, found)
+    joined = most_convincing(row, found) if own >= 0 else homeless(row, scores, found)
+    origin = origin_of(row, joined, found, terms) if joined >= 0 else LIVE
+    row["catalogue"] = found["version"]
+    return joined, origin
 
 
-class Case:
-    """What a decision rests on, once for the whole batch; (n, …) in round order."""
-
-    def __init__(
-        self, folded: Folded, rounds: Rounds, catalogue: Catalogue, rules: Rules, scores: NDArray[np.float64]
-    ) -> None:
-        self.folded, self.rounds, self.catalogue, self.rules, self.scores = folded, rounds, catalogue, rules, scores
-        self.slots = [segment.slot for segment in catalogue.segments]
-        self.numbers = [segment.number for segment in catalogue.segments]
-        known = folded.rows["segment"].astype(np.int64)
-        column = np.full(max(known.max(), *self.numbers) + 1, -1)
-        column[self.numbers] = np.arange(len(self.numbers))
-        #: column of each wallet's segment before the batch; -1: unassigned, or no longer in the catalogue
-        self.column = column[known][rounds.wallet]
-        self.unassigned = (known == 0)[rounds.wallet]
-        days = np.clip((folded.newest_at_ms - folded.previous_at_ms) / DAY_MS, 0, LONGEST_DAYS)
-        self.days = np.where(folded.is_transaction & (folded.previous_at_ms > 0), days, 0).astype(np.float32)
-        self.kept = np.exp(-self.days / LEAK_DAYS)
-
-    def best(self, place: int) -> int:
-        """The column of the segment that an event fits best."""
-        return int(self.scores[place].argmax())
-
-    def gain(self, places: slice, column: NDArray[np.int64]) -> NDArray[np.float32]:
-        """What events add to the evidence for each segment (m, K), against the one in `column` (m,)."""
-        scores = self.scores[places]
-        own = scores[np.arange(len(scores)), column]
-        capped = np.clip(scores - own[:, None] - MARGIN, -CAP, CAP)
-        gained: NDArray[np.float32] = (capped * self.days[places, None]).astype(np.float32)
-        return gained
+@compiled
+def enter(row: np.void, number: int, at_ms: int, features: NDArray[np.float64]) -> None:
+    """The wallet changes its segment to `number`; evidence begins anew. `features`: float64 (16,), as it is now."""
+    row["segment"] = number
+    row["sequence"] += 1
+    row["changed_s"] = at_ms // 1000
+    for slot in range(SLOTS):
+        row["cusum"][slot] = np.float32(0)
+    for feature in range(len(FEATURES)):
+        row["before"][feature] = features[feature]
 
 
-def whales(folded: Folded, rounds: Rounds, whale_at: float) -> NDArray[np.bool_]:
-    """Whether the wallet is a whale after each event (n,); the rows get the last word.
-
-    On at `whale_at`, off below 0.8 of it in USD, unchanged between.
-    """
-    size = folded.features[:, SIZE]
-    on = folded.is_transaction & (size >= whale_at)
-    off = folded.is_transaction & (size < np.log1p(WHALE_STAYS * np.expm1(whale_at)))
-    before = (folded.rows["flags"] & WHALE) > 0
-    # a running maximum of (rank, verdict) remembers the last event that was sure
-    sure = np.where(on | off, (rounds.rank + 1) * 2 + on, 0)
-    latest = scan(np.maximum, before.astype(np.int64), sure, rounds)
-    is_whale: NDArray[np.bool_] = (latest & 1).astype(np.bool_)
-    flags = folded.rows["flags"]
-    folded.rows["flags"] = np.where(is_whale[rounds.last], flags | WHALE, flags & ~np.uint16(WHALE))
-    return is_whale
+@compiled
+def gather(row: np.void, own: int, days: np.float32, scores: NDArray[np.float64], found: np.void) -> None:
+    """What a transaction adds to the evidence for each segment, against the wallet's own in column `own`, -1 none."""
+    kept = np.float32(math.exp(-np.float64(days) / LEAK_DAYS))
+    for slot in range(SLOTS):
+        column, before, gain = found["column_in"][slot], row["cusum"][slot], np.float32(0)
+        if column < 0 or row["catalogue"] < found["since"][slot]:
+            before = np.float32(0)  # it spoke for another segment
+        if column >= 0 and own >= 0:
+            lead = scores[column] - scores[own] - MARGIN
+            gain = np.float32(min(max(lead, -CAP), CAP) * days)
+        row["cusum"][slot] = max(before * kept + gain, np.float32(0))
 
 
-def gather_evidence(case: Case) -> NDArray[np.float32]:
-    """The evidence (n, K) after each event, as if no wallet changed its segment."""
-    rounds, rows = case.rounds, case.folded.rows
-    since = np.array(case.catalogue.slot_since)[case.slots]
-    previous = np.where(rows["catalogue"][:, None] < since, np.float32(0), rows["cusum"][:, case.slots])
-    gain = case.gain(slice(None), case.column) * (case.column >= 0)[:, None]
-    evidence = np.empty_like(gain)
-    for start, stop in rounds.slices:
-        now = evidence[start:stop]
-        np.multiply(previous[: stop - start], case.kept[start:stop, None], out=now)
-        np.add(now, gain[start:stop], out=now)
-        np.maximum(now, 0, out=now)
-        previous = now
-    return evidence
+@compiled
+def most_convincing(row: np.void, found: np.void) -> int:
+    """The column of the segment with most evidence, the first of equals; -1 if that is not enough to move."""
+    joined = 0
+    for column in range(1, found["segments"]):
+        if row["cusum"][found["slots"][column]] > row["cusum"][found["slots"][joined]]:
+            joined = column
+    return joined if row["cusum"][found["slots"][joined]] > found["switch_at"] else NONE
 
 
-def due(case: Case, evidence: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Events (n,) at which a wallet would change, if it had not changed before in this batch."""
-    places, segments = evidence.shape
-    convinced = np.zeros(places, np.bool_)
-    convinced[np.flatnonzero(evidence > case.rules.switch_at) // segments] = True
-    convinced &= case.column >= 0
-    first = case.unassigned & (case.folded.transactions >= case.rules.evidence)
-    orphaned = ~case.unassigned & (case.column < 0)
-    due_now: NDArray[np.bool_] = convinced | ((first | orphaned) & case.folded.is_transaction)
-    return due_now
-
-
-def walk(case: Case, wallet: int, evidence: NDArray[np.float32], segment: NDArray[np.int64]) -> list[Move]:
-    """Decide one wallet's events in turn; `evidence` and `segment` are set right from its first change on."""
-    number = int(case.folded.rows["segment"][wallet])
-    column = case.catalogue.column_of(number)
-    moves: list[Move] = []
-    decided = False
-    gathered = np.zeros(len(case.numbers), np.float32)
-    for start, _ in case.rounds.slices[: int(case.rounds.count[wallet])]:
-        place = start + wallet
-        if moves:  # what was gathered as if nobody changed was gathered against another segment
-            gain = case.gain(slice(place, place + 1), np.array([column]))[0]
-            evidence[place] = gathered = np.maximum(gathered * case.kept[place] + gain, np.float32(0))
-        joined = joins(case, place, number, evidence[place])
-        if joined >= 0:
-            origin = origin_of(case, wallet, number, joined, first=not decided)
-            moves.append(Move(place, wallet, number, case.numbers[joined], origin))
-            column, number = joined, case.numbers[joined]
-            evidence[place] = gathered = np.zeros_like(gathered)
-        segment[place] = number
-        decided = decided or bool(case.folded.is_transaction[place])
-    return moves
-
-
-def joins(case: Case, place: int, number: int, evidence: NDArray[np.float32]) -> int:
-    """The column of the segment that a wallet of segment `number` joins with this event; -1: it stays."""
-    if case.catalogue.column_of(number) >= 0:
-        return int(evidence.argmax()) if evidence.max() > case.rules.switch_at else -1
-    return homeless(case, place, number) if case.folded.is_transaction[place] else -1
-
-
-def homeless(case: Case, place: int, number: int) -> int:
-    """The column for a wallet without a segment in this catalogue; -1: not yet enough evidence."""
+@compiled
+def homeless(row: np.void, scores: NDArray[np.float64], found: np.void) -> int:
+    """The column for a wallet without a segment in this catalogue; -1: too few transactions yet."""
+    number = row["segment"]
     if number:
-        heir = case.catalogue.column_of(case.catalogue.successor(number))
-        return heir if heir >= 0 else case.best(place)
-    return case.best(place) if case.folded.transactions[place] >= case.rules.evidence else -1
+        heir = found["heir_of"][number]
+        return heir if heir >= 0 else best(scores)
+    return best(scores) if row["transactions"] >= found["evidence"] else NONE
 
 
-def origin_of(case: Case, wallet: int, number: int, joined: int, *, first: bool) -> str:
-    """`recalibration` where the model moved and not the wallet, else `live`.
+@compiled
+def origin_of(row: np.void, joined: int, found: np.void, terms: Terms) -> int:
+    """`RECALIBRATION` where the model moved and not the wallet, else `LIVE`.
 
-    The model moved if the segment is gone, or if the wallet's row at its last change, placed by today's
-    catalogue, already lies in the new segment. `first`: the batch has no earlier transaction of the wallet, so
-    its row still tells the catalogue of the transaction before.
+    The model moved if the segment is gone, or if the wallet's row at its last change, placed by today's catalogue,
+    already lies in the new segment; a row that today's catalogue has already seen lies where it was left.
     """
-    if number == 0:
-        return "live"
-    if case.catalogue.column_of(number) < 0:
-        return "recalibration"
-    if not first or int(case.folded.rows["catalogue"][wallet]) == case.catalogue.version:
-        return "live"
-    then = case.catalogue.place(case.folded.rows["before"][wallet : wallet + 1].astype(np.float64))
-    return "recalibration" if int(then[0].argmax()) == joined else "live"
-
-
-def confidence(scores: NDArray[np.float64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The posterior probability, 0 to 1, of the segment in each of `columns` (m,), for scores (m, K)."""
-    own = scores[np.arange(len(scores)), columns]
-    chances: NDArray[np.float64] = 1 / np.exp(scores - own[:, None]).sum(axis=1)
-    return chances
+    if row["segment"] == 0:
+        return LIVE
+    if found["column_of"][row["segment"]] < 0:
+        return RECALIBRATION
+    if row["catalogue"] == found["version"]:
+        return LIVE
+    then, scores = np.empty(len(FEATURES)), np.empty(len(terms.constants))
+    for feature in range(len(FEATURES)):
+        then[feature] = row["before"][feature]
+    place(then, terms, scores)
+    return RECALIBRATION if best(scores) == joined else LIVE

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.journeys import Journal
+from models.rows import ROW
 from models.state import Batch, Record, State
 
 
@@ -21,7 +23,7 @@ class Joined:
     """Records (n,) and wallets (k,), one partition's after the other's, in the order of `states`.
 
     `wallet_of`: wallet of each record, -1 none. `part`: (k,) and `record_part`: (n,), which of the states it is of.
-    `wallets_before`: (p,) how many wallets of other states come first.
+    `rows`: copies, which the step changes.
     """
 
     states: list[State]
@@ -33,7 +35,6 @@ class Joined:
     journals: list[Journal | None]
     part: NDArray[np.int64]
     record_part: NDArray[np.int64]
-    wallets_before: NDArray[np.int64]
 
 
 def join(batches: Sequence[tuple[State, Batch]]) -> Joined:
@@ -50,9 +51,13 @@ def join(batches: Sequence[tuple[State, Batch]]) -> Joined:
         lanes=b"".join([batch.lanes for _, batch in batches]),
         wallet_of=np.concatenate(found),
         keys=list(chain.from_iterable(state.wallets.keys for state in states)),
-        rows=states[0].wallets.rows if len(states) == 1 else np.concatenate([state.wallets.rows for state in states]),
+        rows=side_by_side([state.wallets.rows for state in states]),
         journals=list(chain.from_iterable(state.wallets.journals for state in states)),
         part=np.repeat(parts, wallets),
         record_part=np.repeat(parts, [len(batch.records) for _, batch in batches]),
-        wallets_before=before,
     )
+
+
+def side_by_side(rows: Sequence[NDArray[np.void]]) -> NDArray[np.void]:
+    """Copies of rows, as one array. By bytes: NumPy takes 3 us for each array to see that they have the same fields."""
+    return np.frombuffer(bytearray().join(cast("Sequence[bytes]", rows)), ROW)

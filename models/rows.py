@@ -78,7 +78,7 @@ ROW = np.dtype(
         ("segment", "u2"),  # number of the segment, 0 unassigned
         ("slow_landmark", "i2"),  # landmarks of the decayed sums, in units of 32 half-lives
         ("fast_landmark", "i2"),
-        ("jurisdiction", "S2"),
+        ("jurisdiction", "u2"),  # its two letters as one number, 0 never stated
         ("sequence", "u4"),  # segment changes announced
         ("ids", "u4"),  # events accepted
         ("transactions", "u4"),

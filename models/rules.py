@@ -9,6 +9,8 @@ DAY_MS = 24 * HOUR_MS
 
 #: The largest value of an input record, in bytes; more is `too_large`.
 LARGEST_VALUE = 1 << 20
+#: Scaled features are cut off at this many standard deviations: one absurd amount must not decide everything.
+WINSOR = 4.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from models.rows import FEATURES, SEGMENTS, SLOTS
+from models.rules import WINSOR
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-#: Scaled features are cut off at this many standard deviations: one absurd amount must not decide everything.
-WINSOR = 4.0
+    from models.placing import Terms
+
 #: Version of the JSON form.
 FORMAT = 1
 #: A segment without mass keeps a finite likelihood.
@@ -64,21 +65,35 @@ class Mixture:
         """Log of share times density of every row under every component, float64 (n, k).
 
         A constant common to all is left out; the softmax over k is the posterior. Bit-equal for a row alone
-        and among any others: no matrix product, whose last bits depend on the number of rows.
+        and among any others.
         """
-        scaled = self.scale(np.ascontiguousarray(rows, np.float64))
-        powers = np.concatenate((scaled * scaled, scaled), axis=1)
-        weights, constants = self._terms
-        likelihood: NDArray[np.float64] = np.einsum("nd,kd->nk", powers, weights, optimize=False)
-        return likelihood + constants
+        from models.placing import place_each  # Numba takes half a second, which only those who place need spend
+
+        scores = np.empty((len(rows), len(self.shares)))
+        place_each(np.array(rows, np.float64, order="C"), self.terms, scores)
+        return scores
 
     @cached_property
-    def _terms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The exponent as a polynomial in z: weights (k, 2d) of z squared and z, constants (k,)."""
+    def terms(self) -> Terms:
+        """The exponent as a polynomial in z, in arrays of its own: compiled code knows one layout."""
+        from models.placing import Terms
+
         precision = 1.0 / self.variances
-        weights = np.concatenate((-0.5 * precision, self.centres * precision), axis=1)
         spread = (self.centres * self.centres * precision + np.log(self.variances)).sum(axis=1)
-        return weights, np.log(np.maximum(self.shares, LEAST_SHARE)) - 0.5 * spread
+        return Terms(
+            mean=np.array(self.mean, np.float64),
+            sd=np.array(self.sd, np.float64),
+            squares=np.array(-0.5 * precision.T, np.float64, order="C"),
+            slopes=np.array((self.centres * precision).T, np.float64, order="C"),
+            constants=np.log(np.maximum(self.shares, LEAST_SHARE)) - 0.5 * spread,
+        )
+
+
+def confidence(scores: NDArray[np.float64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The posterior probability, 0 to 1, of the segment in each of `columns` (m,), for scores (m, K)."""
+    own = scores[np.arange(len(scores)), columns]
+    chances: NDArray[np.float64] = 1 / np.exp(scores - own[:, None]).sum(axis=1)
+    return chances
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.segments import WINSOR
+from models.rules import WINSOR
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

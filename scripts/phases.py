@@ -22,9 +22,7 @@ from streams.cache import WalletCache
 PHASES = {
     "validate": ("read",),
     "admit": ("check", "without_repeats"),
-    "lay out": ("Work",),
-    "fold": ("fold",),
-    "place and decide": ("decide",),
+    "fold, place and decide": ("work_through",),
     "announce": ("announce_changes",),
     "credit": ("settle",),
     "finish": ("finish",),

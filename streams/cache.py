@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import repeat
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from models.state import Record
 
+#: A row as it is moved: NumPy copies a structured one field by field, and this one in a fifth of the time.
+_BYTES = np.dtype((np.void, ROW.itemsize))
 #: Rows are added in steps of this many; a partition with few wallets takes little memory.
 GROWTH = 4096
 NEVER = np.iinfo(np.int64).max
@@ -24,16 +27,17 @@ NEVER = np.iinfo(np.int64).max
 LONGEST_KEY = 512
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Lookup:
     """The distinct keys of a batch. `wallet_of`: (n,) the key of each record, -1 none or far too long.
 
-    `missing`: to be read.
+    `missing`: to be read. `slots`: (k,) where the cache has each key; -1 where it is missing, until it is admitted.
     """
 
     keys: list[bytes]
     wallet_of: NDArray[np.int64]
     missing: list[bytes]
+    slots: NDArray[np.int64]
 
 
 class WalletCache:
@@ -45,8 +49,9 @@ class WalletCache:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.hits = self.misses = 0
-        self._rows = np.zeros(0, ROW)
-        self._journals: list[Journal | None] = []
+        self._rows = np.zeros(0, _BYTES)
+        self._journals = np.zeros(0, np.object_)
+        self._keys = np.zeros(0, np.object_)
         self._used = np.zeros(0, np.int64)
         self._slots: dict[bytes, int] = {}
         self._free: list[int] = []
@@ -57,25 +62,33 @@ class WalletCache:
 
     def look_up(self, records: Sequence[Record]) -> Lookup:
         """Which wallets a batch is about, and which of them must be read first."""
-        keys = [record.key for record in records]
-        if max(map(len, filter(None, keys)), default=0) > LONGEST_KEY:
-            keys = [key if key is None or len(key) <= LONGEST_KEY else None for key in keys]
-        places: dict[bytes, int] = {}
-        wallet_of = [-1 if key is None else places.setdefault(key, len(places)) for key in keys]
-        missing = [key for key in places if key not in self._slots]
+        named = [record.key for record in records]
+        distinct = dict.fromkeys(named)
+        distinct.pop(None, None)
+        if max(map(len, distinct), default=0) > LONGEST_KEY:  # type: ignore[arg-type]  # none is None
+            named = [key if key is None or len(key) <= LONGEST_KEY else None for key in named]
+            distinct = {key: None for key in distinct if key is not None and len(key) <= LONGEST_KEY}
+        keys: list[bytes] = list(distinct)  # type: ignore[arg-type]  # none is None
+        place_of: dict[bytes | None, int] = dict(zip(keys, range(len(keys)), strict=True))
+        place_of[None] = -1
+        wallet_of = np.fromiter(map(place_of.__getitem__, named), np.int64, len(named))
+        slots = np.fromiter(map(self._slots.get, keys, repeat(-1)), np.int64, len(keys))
+        missing = [keys[place] for place in np.flatnonzero(slots < 0).tolist()]
         self.misses += len(missing)
-        self.hits += len(places) - len(missing)
-        return Lookup(list(places), np.array(wallet_of, np.int64), missing)
+        self.hits += len(keys) - len(missing)
+        return Lookup(keys, wallet_of, missing, slots)
 
     def admit(self, lookup: Lookup, stored: list[bytes | None]) -> list[bytes]:
         """Take the rows of the missing wallets, in their order; which of them have a journal to be read too."""
         self._make_room(lookup)
-        slots = [self._free.pop() for _ in lookup.missing]
-        rows = unpack_rows(stored)
-        self._rows[slots] = rows
-        for key, slot in zip(lookup.missing, slots, strict=True):
-            self._slots[key] = slot
-            self._journals[slot] = None
+        if not lookup.missing:
+            return []
+        slots, rows = self._free[-len(lookup.missing) :], unpack_rows(stored)
+        del self._free[-len(lookup.missing) :]
+        self._rows[slots] = rows.view(_BYTES)
+        self._keys[slots] = lookup.missing
+        self._slots.update(zip(lookup.missing, slots, strict=True))
+        lookup.slots[lookup.slots < 0] = slots
         return [lookup.missing[i] for i in np.flatnonzero(rows["flags"] & HAS_JOURNAL).tolist()]
 
     def admit_journals(self, keys: list[bytes], stored: list[bytes | None]) -> None:
@@ -86,23 +99,15 @@ class WalletCache:
 
     def copy(self, lookup: Lookup) -> tuple[Wallets, NDArray[np.int64]]:
         """Copies of a batch's wallets, and the wallet of each record."""
-        slots = self._places(lookup)
-        return Wallets(lookup.keys, self._rows[slots], [self._journals[s] for s in slots.tolist()]), lookup.wallet_of
+        slots = lookup.slots
+        self._turn += 1
+        self._used[slots] = self._turn
+        return Wallets(lookup.keys, self._rows[slots].view(ROW), self._journals[slots].tolist()), lookup.wallet_of
 
     def keep(self, lookup: Lookup, wallets: Wallets) -> None:
         """Take over what a step made of a batch's wallets, now that it is committed."""
-        slots = self._places(lookup)
-        self._rows[slots] = wallets.rows
-        for slot, journal in zip(slots.tolist(), wallets.journals, strict=True):
-            self._journals[slot] = journal
-            if journal is not None:
-                journal.forget()
-
-    def _places(self, lookup: Lookup) -> NDArray[np.int64]:
-        slots = np.fromiter(map(self._slots.__getitem__, lookup.keys), np.int64, len(lookup.keys))
-        self._turn += 1
-        self._used[slots] = self._turn
-        return slots
+        self._rows[lookup.slots] = wallets.rows.view(_BYTES)
+        self._journals[lookup.slots] = wallets.journals
 
     def _make_room(self, lookup: Lookup) -> None:
         needed = len(lookup.missing)
@@ -113,20 +118,21 @@ class WalletCache:
 
     def _grow(self, more: int) -> None:
         had = len(self._rows)
-        self._rows = np.concatenate([self._rows, np.zeros(more, ROW)])
+        self._rows = np.concatenate([self._rows, np.zeros(more, _BYTES)])
         self._used = np.concatenate([self._used, np.full(more, NEVER)])
-        self._journals += [None] * more
+        self._journals = np.concatenate([self._journals, np.full(more, None)])
+        self._keys = np.concatenate([self._keys, np.full(more, None)])
         self._free += range(had + more - 1, had - 1, -1)
 
     def _evict(self, lookup: Lookup) -> None:
         """Forget the least recently used quarter, but nothing that this batch needs."""
         used = self._used.copy()
-        used[[self._slots[key] for key in lookup.keys if key in self._slots]] = NEVER
+        used[lookup.slots[lookup.slots >= 0]] = NEVER
         used[self._free] = NEVER
         many = max(len(self._slots) // 4, len(self._slots) + len(lookup.missing) - self.capacity)
-        leaving = set(np.argsort(used, kind="stable")[:many].tolist())
-        leaving = {slot for slot in leaving if used[slot] != NEVER}
-        for key in [key for key, slot in self._slots.items() if slot in leaving]:
-            slot = self._slots.pop(key)
-            self._journals[slot] = None
-            self._free.append(slot)
+        oldest = used.argpartition(many - 1)[:many] if many < len(used) else np.arange(len(used))
+        leaving = oldest[used[oldest] != NEVER]
+        for key in self._keys[leaving].tolist():
+            del self._slots[key]
+        self._keys[leaving] = self._journals[leaving] = None
+        self._free += leaving.tolist()

@@ -1,15 +1,26 @@
 -- One batch of one partition: all of it or nothing.
 -- KEYS: mark, pending, hashes...
--- ARGV: the mark as I know it, the new mark, the new pending slot,
---       how many arguments are strings, then key, value, ...; then for each hash how many follow, then field, value, ...
--- The keys of strings are in ARGV: they carry the hash tag of KEYS[1], so they live where it lives.
+-- ARGV: the mark as I know it, the new mark, the new pending slot, how many rows, how many arguments are strings,
+--       the rows in one piece, all of one size, the key of each; then the strings: key, value, ...;
+--       then for each hash how many follow, then field, value, ...
+-- The keys of rows and strings are in ARGV: they carry the hash tag of KEYS[1], so they live where it lives.
 -- Nothing after the comparison can fail on what is written: no value is read, added or parsed. Lua does not roll back.
 local found = redis.call('GET', KEYS[1]) or ''
 if found ~= ARGV[1] then return found end
 
 local CHUNK = 2000  -- 1,000 pairs; `unpack` fails from 4,000
-local at = 5
-local stop = at + ARGV[4]
+local rows, count = ARGV[6], tonumber(ARGV[4])
+local size = #rows / count
+for first = 0, count - 1, CHUNK / 2 do
+  local words = {}
+  for row = first, math.min(first + CHUNK / 2, count) - 1 do
+    words[#words + 1] = ARGV[7 + row]
+    words[#words + 1] = string.sub(rows, row * size + 1, (row + 1) * size)
+  end
+  redis.call('MSET', unpack(words))
+end
+local at = 7 + count
+local stop = at + ARGV[5]
 while at < stop do
   local last = math.min(at + CHUNK, stop)
   redis.call('MSET', unpack(ARGV, at, last - 1))

@@ -297,7 +297,8 @@ class Inbox:
         self._lanes: Mapping[int, Lane] = {lane.number: lane for lane in order.lanes}
         self._held: set[int] = set()
         self._unacked: deque[tuple[int, Arrived]] = deque()
-        self._news = asyncio.Event()
+        self._news, self._closed = asyncio.Event(), asyncio.Event()
+        self._gathering = False
 
     def put(self, number: int, batch: Arrived) -> None:
         lane = self._lanes[number]
@@ -312,17 +313,33 @@ class Inbox:
         """No more batches: the partition is being handed over."""
         self.closing = True
         self._news.set()
+        self._closed.set()
 
     async def gather(self, limit: int, span_ms: float = math.inf) -> Taken | None:
         """The next batch, at most `limit` records and `span_ms` of history; None when the partition is handed over."""
-        while not self.closing:
-            self._news.clear()
-            taken = self._order.take(limit, clock(), span_ms)
-            self._release()
-            if taken.records:
-                return taken
-            await self._arrival(taken.wait_s)
-        return None
+        self._gathering = True
+        try:
+            while not self.closing:
+                self._news.clear()
+                taken = self._order.take(limit, clock(), span_ms)
+                self._release()
+                if taken.records:
+                    return taken
+                await self._arrival(taken.wait_s)
+            return None
+        finally:
+            self._gathering = False
+
+    @property
+    def filling(self) -> bool:
+        """Whether a batch is being gathered and there are records for it."""
+        return self._gathering and any(lane.size for lane in self._lanes.values())
+
+    async def rest(self, seconds: float) -> None:
+        """Let more arrive; a hand-over ends it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._closed.wait()
 
     def ack(self, offsets: Mapping[int, int]) -> None:
         """Acknowledge every arrival that lies before its lane's next offset."""

@@ -87,11 +87,14 @@ def unknown_mark(packed: bytes) -> Refused:
 class Writes:
     """What a commit writes beside mark and pending slot; names are without the tag of the partition.
 
-    `strings`: name -> value. `hashes`: name -> (field -> value).
+    `strings`: name -> value. `hashes`: name -> (field -> value). `rows`: those of `wallets`, in their order, all of one
+    size and in one piece: Redis cuts it, which costs this side nothing.
     """
 
     strings: dict[bytes, bytes] = field(default_factory=dict)
     hashes: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
+    wallets: Sequence[bytes] = ()
+    rows: bytes = b""
 
 
 def tag(owner: int | str) -> bytes:
@@ -161,7 +164,8 @@ class Ledger:
         prefix = tag(owner)
         keys = [prefix + b"pending", *(prefix + name for name in writes.hashes)]
         strings = [word for name, value in writes.strings.items() for word in (prefix + name, value)]
-        words = [pending, b"%d" % len(strings), *strings]
+        w, counts = prefix + b"w:", (b"%d" % len(writes.wallets), b"%d" % len(strings))
+        words = [pending, *counts, writes.rows, *[w + wallet for wallet in writes.wallets], *strings]
         for fields in writes.hashes.values():
             words.append(b"%d" % (2 * len(fields)))
             words += [word for pair in fields.items() for word in pair]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from models.hashing import partitions_of
 from models.rows import unpack_rows
 from models.state import Totals
-from models.step import Tally, moved
+from models.tallies import Tally, moved
 from streams.errors import Refused
 from streams.ledger import LedgerReader, Mark, Writes
 from streams.tenure import nonce
@@ -190,7 +190,7 @@ def newest(rows: Iterable[bytes]) -> int:
 
 def with_wallets(totals: Totals, came: Sequence[bytes] = (), went: Sequence[bytes] = ()) -> Totals:
     """Totals after wallets with these rows came and went."""
-    joined, left = (Tally.of(unpack_rows([*rows])) for rows in (came, went))
+    joined, left = (Tally.of_rows(unpack_rows([*rows])) for rows in (came, went))
     return replace(
         totals,
         wallets=totals.wallets + len(came) - len(went),

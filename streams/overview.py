@@ -14,6 +14,7 @@ from streams.announce import Message
 from streams.errors import Refused
 from streams.intake import next_offsets
 from streams.ledger import OVERVIEW, Writes
+from streams.lessons import AHEAD_MS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,8 +24,9 @@ if TYPE_CHECKING:
     from streams.partition import Surroundings
     from streams.tenure import Tenure
 
-#: Digests of one commit at most, and the pause in which they gather: each commit writes the whole snapshot.
-DIGESTS, PAUSE_S = 200, 0.01
+#: Digests of one commit at most, and the pause in which they gather: twenty are learned for little more than one, and
+#: each commit writes the whole snapshot. While partitions wait for what they have sent, the pause is short.
+DIGESTS, PAUSE_S, HURRIED_S = 200, 0.25, 0.01
 #: Digests received and not yet learned; beyond it their topic is held back. One may have half a megabyte.
 BUFFERED = 32
 #: The compacted topic keeps the newest message of this key.
@@ -44,8 +46,9 @@ class OverviewPartition:
         """Learn until the inbox closes, then hand over."""
         overview = await self._begin()
         while (taken := await self.inbox.gather(DIGESTS)) is not None:
+            before_ms = overview.learned_until_ms
             overview = await self._work(overview, taken)
-            await asyncio.sleep(PAUSE_S)
+            await self.inbox.rest(HURRIED_S if overview.learned_until_ms > before_ms + AHEAD_MS else PAUSE_S)
         await self._tenure.leave()
 
     async def _begin(self) -> Overview:

@@ -18,7 +18,6 @@ import numpy as np
 import structlog
 
 from models.counters import Cell, Codes, add_cells, decode_cell, encode_cell
-from models.rows import ROW
 from models.state import Batch, State, Totals
 from streams.announce import Message, quarantine
 from streams.cache import WalletCache
@@ -75,18 +74,32 @@ class Partition:
         self._cache = WalletCache(cache_wallets)
         self._totals, self._codes = Totals(), Codes()
         self._cells: dict[bytes, Cell] = {}
+        self._loading = False
         self._lessons = Lessons(number, around.settings.digests_topic, around.watch)
 
     async def run(self) -> None:
         """Work until the inbox closes, then hand over."""
         await self._begin()
+        members = self._around.steps.members
+        members.add(self)
+        try:
+            await self._work_on()
+        finally:
+            members.discard(self)
+        await self._leave()
+
+    @property
+    def coming(self) -> bool:
+        """Whether it has records and will soon bring them to a step."""
+        return self._loading or self.inbox.filling
+
+    async def _work_on(self) -> None:
         limit = self._around.settings.batch_records
         while (taken := await self.inbox.gather(limit, self._lessons.span_ms)) is not None:
             await self._work(taken)
             await self._keep_pace(taken)
             if len(taken.records) < limit and not self.inbox.closing:
                 await asyncio.sleep(PAUSE_S)
-        await self._leave()
 
     async def _begin(self) -> None:
         ledger = self._around.ledger
@@ -97,8 +110,9 @@ class Partition:
 
     async def _work(self, taken: Taken) -> None:
         tally, began = self._around.tally, time.perf_counter()
+        self._loading = True
         lookup = await self._load(taken)  # 1. the wallets the step needs and the cache lacks
-        loaded = time.perf_counter()
+        loaded, self._loading = time.perf_counter(), False
         state, effects, catalogue = await self._step(taken, lookup)  # 2. decide; nothing has happened yet
         stepped = time.perf_counter()
         cells = await self._count(effects)  # 3. the counters, absolute
@@ -222,11 +236,9 @@ def _readable(partition: int) -> Iterator[None]:
 
 def _writes(state: State, effects: Effects, cells: dict[bytes, Cell]) -> Writes:
     """Everything a batch changes, as Redis stores it; every value absolute."""
-    packed, size = effects.rows.tobytes(), ROW.itemsize
-    strings = {b"w:" + key: packed[at * size : (at + 1) * size] for at, key in enumerate(effects.keys)}
-    strings |= {b"j:" + key: journal for key, journal in effects.journals.items()}
+    strings = {b"j:" + key: journal for key, journal in effects.journals.items()}
     strings[b"totals"] = state.totals.to_json()
     hashes = {b"roi": {name: encode_cell(cell) for name, cell in cells.items()}} if cells else {}
     if effects.codes:
         hashes[b"codes"] = {name: b"%d" % code for name, code in effects.codes.items()}
-    return Writes(strings, hashes)
+    return Writes(strings, hashes, effects.keys, effects.rows.tobytes())

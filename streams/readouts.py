@@ -12,13 +12,11 @@ import numpy as np
 
 from models.changes import UNASSIGNED, described, rfc3339, segment_id
 from models.counters import EMPTY_CELL, RULES, Cell, decode_cell, split_field, unescape
-from models.decisions import confidence
-from models.features import row_features
 from models.hashing import partitions_of
 from models.journeys import Journal
 from models.names import natural
 from models.rows import FEATURES, WHALE, unpack_rows
-from models.segments import EMPTY_CATALOGUE, Catalogue, UnusableCatalogue
+from models.segments import EMPTY_CATALOGUE, Catalogue, UnusableCatalogue, confidence
 from models.state import Totals
 from streams.errors import Refused, TidemarkError
 from streams.ledger import LedgerReader
@@ -261,6 +259,8 @@ def _confidence(features: NDArray[np.float64], column: int, found: Catalogue) ->
 
 def _described(wallet_id: str, row: NDArray[np.void], found: Catalogue) -> Row:
     """A stored row (1,) in words; confidence is null for a wallet whose segment the catalogue does not have."""
+    from models.features import row_features  # Numba takes half a second, which other read-outs need not spend
+
     number, features = int(row["segment"][0]), row_features(row)
     column = found.column_of(number)
     since_s = int(row["changed_s"][0])

@@ -2,12 +2,16 @@
 -- are there, and a write to the latter would fail in the middle of a commit; Lua does not roll back.
 -- So ask for all keys once, with what writes nothing, and fail here. (Those in KEYS Redis has looked at itself.)
 do
-  local keys, last = {}, 4 + ARGV[4]
-  for at = 5, last, 2 do
-    keys[#keys + 1] = ARGV[at]
-    if #keys == 2000 or at + 2 > last then
-      redis.call('EXISTS', unpack(keys))
+  local keys = {}
+  local function ask(key)
+    keys[#keys + 1] = key
+    if #keys == 2000 or not key then
+      if #keys > 0 then redis.call('EXISTS', unpack(keys)) end
       keys = {}
     end
   end
+  local strings = 7 + ARGV[4]
+  for at = 7, strings - 1 do ask(ARGV[at]) end
+  for at = strings, strings + ARGV[5] - 1, 2 do ask(ARGV[at]) end
+  ask(nil)
 end

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from models.step import step_together
 
@@ -18,9 +18,18 @@ if TYPE_CHECKING:
     from models.state import Batch, State
     from streams.catalogue import CatalogueWatch
 
-#: A step waits this long for other partitions, unless so many records are there; and it takes so many at most.
-COMPANY_S = 0.005
+#: A step waits until all that a poll has brought is delivered, then at most so long, counted from the first, for the
+#: partitions that are on their way. It waits for nobody when so many records are there, and takes so many at most.
+DELIVERY_S, COMPANY_S = 0.002, 0.008
 ENOUGH, MOST = 500, 4000
+
+
+class Member(Protocol):
+    """A partition that brings batches."""
+
+    @property
+    def coming(self) -> bool:
+        """Whether it has records and will soon be here with them."""
 
 
 class Turn(NamedTuple):
@@ -39,6 +48,9 @@ class Steps:
         self._waiting: deque[Turn] = deque()
         self._records = 0
         self._call: asyncio.Handle | None = None
+        self._since = 0.0  # when the first of those that wait came
+        #: who may be on the way
+        self.members: set[Member] = set()
 
     async def step(self, state: State, batch: Batch) -> tuple[State, Effects, Catalogue]:
         """What a batch makes of its partition, and the catalogue it was placed with."""
@@ -49,8 +61,22 @@ class Steps:
         if self._records >= ENOUGH:
             self._call_now(loop)
         elif self._call is None:
-            self._call = loop.call_later(COMPANY_S, self._run)
+            self._since = loop.time()
+            self._call = loop.call_later(DELIVERY_S, self._look)
+        elif loop.time() >= self._since + DELIVERY_S:
+            self._look()
         return await turn.done
+
+    def _look(self) -> None:
+        """Step now, unless others are on their way and have time left."""
+        loop = asyncio.get_running_loop()
+        left = self._since + COMPANY_S - loop.time()
+        if left <= 0 or not any(member.coming for member in self.members):
+            self._call_now(loop)
+            return
+        if self._call is not None:
+            self._call.cancel()
+        self._call = loop.call_later(left, self._run)
 
     def _call_now(self, loop: asyncio.AbstractEventLoop) -> None:
         if self._call is not None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple, cast
 
 import faust
+import uvloop
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
@@ -320,7 +321,9 @@ class BatchConsumer(stock.Consumer):
             self._ends[tp] = End(position, stable, polled_ms, taken)
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
-        return BatchConsumerThread(self, loop=self.loop, beacon=self.beacon)
+        thread = BatchConsumerThread(self, loop=self.loop, thread_loop=uvloop.new_event_loop(), beacon=self.beacon)
+        thread._close_thread_loop_on_stop = True  # as mode does with a loop that it has made itself
+        return thread
 
     def _to_message(self, tp: TP, record: RecordBatch) -> Any:
         last = record.records[-1]

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -15,6 +16,7 @@ from typing import Any, cast
 
 import faust
 import structlog
+import uvloop
 from aiokafka.errors import (
     GroupAuthorizationFailedError,
     InvalidProducerEpoch,
@@ -28,6 +30,7 @@ from aiokafka.errors import (
 from faust.exceptions import ProducerSendError
 from mode.threads import WorkerThread
 
+from models.rehearsal import rehearse
 from streams import logs, topics
 from streams.access import kafka_tls
 from streams.announce import Message, Outbox
@@ -57,6 +60,8 @@ COLLECT = (100_000, 50, 1000)
 #: How long a thread works on while another waits for its turn.
 TURN_S = 0.001
 
+#: Compiled loops are read from disk in less than this; what takes longer is told.
+COMPILED_S = 1.0
 log = structlog.get_logger("tidemark.worker")
 
 
@@ -69,8 +74,8 @@ def run(settings: Settings) -> int:
     gc.freeze()
     gc.set_threshold(*COLLECT)
     worker = Worker(settings)
-    with answering(settings, worker.lookout):
-        asyncio.run(worker.run())
+    with answering(settings, worker.lookout), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(worker.run())
     return 0
 
 
@@ -94,6 +99,7 @@ class Worker:
     async def _run(self, looking: asyncio.Task[None]) -> None:
         pinned = pinned_catalogue(self.settings.catalogue) if self.settings.catalogue else None
         largest, largest_rejected = await world_is_there(self.settings)
+        await _compiled()
         stopping = _stop_signal()  # until here SIGTERM ends the process at once: there is nothing to hand over
         self.ledger = Ledger(Address.of(self.settings))
         watch = CatalogueWatch(self.ledger, pinned)
@@ -197,6 +203,15 @@ class Worker:
 
     async def _send(self, message: Message) -> Any:
         return await _post(self.app, message)
+
+
+async def _compiled() -> None:
+    """The step's loops are at hand before there are records; half a minute the first time, while /live answers."""
+    began = time.monotonic()
+    await asyncio.to_thread(rehearse)
+    took_s = time.monotonic() - began
+    if took_s > COMPILED_S:
+        log.info("compiled", seconds=round(took_s, 1))
 
 
 async def world_is_there(settings: Settings) -> tuple[int, int]:

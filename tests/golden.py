@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from models.arrivals import JURISDICTION
 from models.features import row_features
 from models.journeys import FEE, Journal
 from models.rows import FEATURES, FEES, ROW_VERSION, SEGMENTS, unpack_rows
@@ -134,7 +135,7 @@ def meaning(row: bytes, journal: bytes | None) -> dict[str, Any]:
         "segment": int(unpacked["segment"][0]),
         "sequence": int(unpacked["sequence"][0]),
         "flags": int(unpacked["flags"][0]),
-        "jurisdiction": unpacked["jurisdiction"][0].decode(),
+        "jurisdiction": JURISDICTION[int(unpacked["jurisdiction"][0])],
         "fees": [[packed // SEGMENTS, fee, packed % SEGMENTS] for packed, fee in [*spilled, *recent]],
         "touches": [[each.occurred_at_ms, each.event_id.decode(), each.code] for each in kept.touches] if kept else [],
     }

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from decimal import Decimal
-from fractions import Fraction
 from functools import cache
 from typing import Any
 
@@ -16,10 +14,11 @@ from hypothesis import strategies as st
 
 from models.counters import RULES as NAMES
 from models.counters import campaign_field
-from models.journeys import DECAY, FOREVER, Path, weigh
+from models.memory import LINEAR, PATH_ROWS, REVENUE, TOTALS
 from models.rules import HOUR_MS, Rules
-from models.splits import Runs, split
+from models.splits import share_out
 from models.state import TOUCHES, TRANSACTIONS
+from tests.journals import largest_remainders, weights_of
 from tests.oracle import oracle
 from tests.partition import (
     NOON_MS,
@@ -40,85 +39,57 @@ RULES = Rules()
 # ------------------------------------------------------------------ largest remainders
 
 
-def largest_remainders(amount: int, weights: list[int]) -> list[int]:
-    exact = [Fraction(amount * weight, sum(weights)) for weight in weights]
-    shares = [math.floor(each) for each in exact]
-    order = sorted(range(len(weights)), key=lambda i: (-(exact[i] - shares[i]), i))
-    for i in order[: amount - sum(shares)]:
-        shares[i] += 1
-    return shares
-
-
-def runs_of(weights: list[list[list[int]]]) -> Runs:
-    """Paths with any weights: (3, n) each."""
-    touches = np.array([len(rows[0]) for rows in weights])
-    weight = np.concatenate([np.array(rows, np.int64) for rows in weights], axis=1)
-    total = np.array([[sum(row) for row in rows] for rows in weights], np.int64).T
-    path = np.repeat(np.arange(len(weights)), touches)
-    return Runs(np.cumsum(touches) - touches, touches, path, np.zeros_like(path), weight, total)
+def shares_of(amount: int, rows: list[list[int]]) -> list[list[int]]:
+    """An amount split by the step's loop, by each of three rows of weights."""
+    touches = len(rows[0])
+    path = np.zeros((PATH_ROWS, max(3, touches)), np.int64)
+    path[LINEAR : LINEAR + 3, :touches] = rows
+    path[TOTALS, :3] = [sum(row) for row in rows]
+    share_out(path, touches, amount, REVENUE)
+    first: list[int]
+    first, last, *shared = path[REVENUE : REVENUE + 5, :touches].tolist()
+    assert first == [amount, *[0] * (touches - 1)]
+    assert last == first[::-1]
+    return shared
 
 
 rows_of_weights = st.integers(1, 64).flatmap(
     lambda touches: st.lists(
-        st.lists(st.integers(1, 2**24), min_size=touches, max_size=touches), min_size=3, max_size=3
+        st.lists(st.integers(1, 2**24) | st.integers(1, 3), min_size=touches, max_size=touches), min_size=3, max_size=3
     )
 )
 
 
-@given(st.lists(st.tuples(st.integers(0, 10**15) | st.integers(0, 99), rows_of_weights), min_size=1, max_size=4))
-@example([(1, [[2**24] * 64] * 3)])
-@example([(10**15 - 1, [[2**24] * 64] * 3), (10**15 - 1, [[2**24, 1]] * 3)])
-@settings(max_examples=200)
-def test_a_split_is_that_of_largest_remainders(cases: list[tuple[int, list[list[int]]]]) -> None:
-    """Whatever is split beside it."""
-    runs = runs_of([rows for _, rows in cases])
-    shares = split(np.array([amount for amount, _ in cases]), runs)
-    for place, (amount, rows) in enumerate(cases):
-        found = shares[:, runs.path == place].tolist()
-        assert found == [largest_remainders(amount, row) for row in rows]
-        assert {sum(row) for row in found} == {amount}
+@given(st.integers(0, 10**15) | st.integers(0, 99), rows_of_weights)
+@example(1, [[2**24] * 64] * 3)
+@example(10**15 - 1, [[2**24] * 64] * 3)
+@example(10**15 - 1, [[2**24 - place for place in range(64)]] * 3)
+@example(10**15 - 1, [[2**24 - place for place in range(1024)]] * 3)
+@example(10**15 - 1, [[2**24, 1]] * 3)
+@settings(max_examples=500)
+def test_a_split_is_that_of_largest_remainders(amount: int, rows: list[list[int]]) -> None:
+    """In Python's integers."""
+    found = shares_of(amount, rows)
+    assert found == [largest_remainders(amount, row) for row in rows]
+    assert {sum(row) for row in found} == {amount}
+
+
+@given(st.integers(2, 64), st.integers(0, 2**24), st.randoms())
+@settings(max_examples=300)
+def test_a_split_is_exact_where_quotients_are_whole_or_nearly(touches: int, units: int, dice: Any) -> None:
+    """There a rounded quotient would be off by one."""
+    weights = [dice.randint(2**23, 2**24) for _ in range(touches)]
+    for more in (-1, 0, 1):
+        amount = max(0, sum(weights) * units // dice.choice(weights) + more)
+        assert shares_of(amount, [weights] * 3)[1] == largest_remainders(amount, weights)
 
 
 def test_a_tie_goes_to_the_earlier_touch() -> None:
-    runs = runs_of([[[1, 1, 1], [2, 1, 2], [1, 1, 1]], [[1, 1], [1, 3], [3, 1]]])
-    assert split(np.array([10, 5]), runs).tolist() == [[4, 3, 3, 3, 2], [4, 2, 4, 1, 4], [4, 3, 3, 4, 1]]
-
-
-@given(
-    st.lists(st.lists(st.integers(0, 30 * 24), min_size=1, max_size=70).map(sorted), min_size=1, max_size=5), st.data()
-)
-def test_runs_are_the_blocks_of_their_paths(hours: list[list[int]], data: st.DataObject) -> None:
-    """Picked in any order and more than once."""
-    times = [[NOON_MS + hour * HOUR_MS for hour in row] for row in hours]
-    codes = [[data.draw(st.integers(1, 2**32 - 1)) for _ in row] for row in hours]
-    paths = [Path(-FOREVER, FOREVER, len(t), weigh(t, c)) for t, c in zip(times, codes, strict=True)]
-    chosen = data.draw(st.lists(st.integers(0, len(paths) - 1), min_size=1, max_size=9))
-    whole = Runs.of(paths)
-    runs, place = whole.pick(np.array(chosen))
-    assert whole.code[place].tolist() == runs.code.tolist() == [code for path in chosen for code in codes[path]]
-    for number, path in enumerate(chosen):
-        mine = runs.path == number
-        assert runs.touches[number] == mine.sum() == len(codes[path])
-        assert np.flatnonzero(mine)[0] == runs.start[number]
-        decayed = [DECAY[(times[path][-1] - at_ms) // HOUR_MS] for at_ms in times[path]]
-        assert runs.weight[:2, mine].tolist() == [[1] * len(decayed), decayed]
-        assert runs.total[:, number].tolist() == runs.weight[:, mine].sum(axis=1).tolist()
+    assert shares_of(10, [[1, 1, 1], [2, 1, 2], [1, 1, 1]]) == [[4, 3, 3], [4, 2, 4], [4, 3, 3]]
+    assert shares_of(5, [[1, 1], [1, 3], [3, 1]]) == [[3, 2], [1, 4], [4, 1]]
 
 
 # ------------------------------------------------------------------ the contract's definition, word by word
-
-
-def weights_of(rule: str, times: list[int]) -> list[int]:
-    n = len(times)
-    if rule == "first":
-        return [1] + [0] * (n - 1)
-    if rule == "last":
-        return [0] * (n - 1) + [1]
-    if rule == "time_decay":
-        return [DECAY[(times[-1] - at_ms) // HOUR_MS] for at_ms in times]
-    if rule == "position" and n > 2:
-        return [2 * (n - 2), *[1] * (n - 2), 2 * (n - 2)]
-    return [1] * n
 
 
 def naive(values: list[dict[str, Any]]) -> dict[bytes, list[int]]:

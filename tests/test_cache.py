@@ -12,9 +12,10 @@ from models.rows import HAS_JOURNAL, ROW_VERSION, blank_rows
 from models.rules import Rules
 from models.state import Record
 from streams.cache import Lookup, WalletCache
+from tests.journals import as_stored
 from tests.partition import NOON_MS
 
-JOURNAL = Journal.of((Touched(NOON_MS, b"e", 1),), b"", Rules())
+JOURNAL = Journal(as_stored([Touched(NOON_MS, b"e", 1)], [], Rules()))
 
 
 def records(*keys: bytes | None) -> list[Record]:

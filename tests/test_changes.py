@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.changes import Change, announce, contributions, rfc3339, segment_id
-from models.decisions import Move
+from models.changes import Change, Move, announce, contributions, rfc3339, segment_id
 from models.events import to_ms
 from models.rows import FEATURES
 from models.rules import Rules
@@ -31,7 +30,7 @@ def catalogue() -> Catalogue:
 def change(**more: Any) -> Change:
     features = catalogue().centre(1)
     made = Change(
-        move=Move(0, 0, 1, 2, "live"),
+        move=Move(1, 2, "live"),
         wallet_id="w|ä",
         sequence=7,
         occurred_at_ms=NOON_MS + 120,
@@ -91,13 +90,13 @@ def test_a_change_is_a_cloud_event_in_binary_mode() -> None:
 
 
 def test_the_first_segment_is_entered_from_nowhere() -> None:
-    body = told(move=Move(0, 0, 0, 2, "live"), before=None, jurisdiction=None)
+    body = told(move=Move(0, 2, "live"), before=None, jurisdiction=None)
     assert (body["status"], body["from"], body["jurisdiction"]) == ("entered", None, None)
     assert [reason["before"] for reason in body["reasons"]] == [None] * 3
 
 
 def test_a_segment_that_is_gone_keeps_its_id_for_a_name() -> None:
-    assert told(move=Move(0, 0, 99, 2, "recalibration"))["from"] == {"segment": "s99", "name": "s99"}
+    assert told(move=Move(99, 2, "recalibration"))["from"] == {"segment": "s99", "name": "s99"}
 
 
 def test_the_topic_is_that_of_the_record() -> None:
@@ -114,7 +113,7 @@ def test_reasons_add_up_to_the_lead_and_the_largest_come_first(left: int, joined
     assert np.isclose(lead.sum(), scores[joined] - scores[left], rtol=1e-6, atol=1e-6)
     if left == joined:
         return
-    body = told(features=features, move=Move(0, 0, left + 1, joined + 1, "live"))
+    body = told(features=features, move=Move(left + 1, joined + 1, "live"))
     expected = np.sort(lead)[::-1][:3] / np.abs(lead).sum()
     assert [reason["weight"] for reason in body["reasons"]] == pytest.approx(expected, abs=1e-4)
     assert [lead[FEATURES.index(reason["feature"])] for reason in body["reasons"]] == sorted(lead, reverse=True)[:3]
@@ -133,8 +132,8 @@ def test_what_has_not_changed_since_the_last_change_is_named_last() -> None:
 def test_changes_say_the_same_together_and_alone() -> None:
     several = [
         change(),
-        change(move=Move(0, 0, 0, 2, "live"), before=None, jurisdiction=None),
-        change(move=Move(0, 0, 99, 1, "recalibration"), features=catalogue().centre(0), lane=1),
+        change(move=Move(0, 2, "live"), before=None, jurisdiction=None),
+        change(move=Move(99, 1, "recalibration"), features=catalogue().centre(0), lane=1),
     ]
     alone = [announce([each], catalogue(), RULES)[0] for each in several]
     assert announce(several, catalogue(), RULES) == alone

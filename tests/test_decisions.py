@@ -1,4 +1,4 @@
-"""Deciding a batch at once is deciding event by event."""
+"""The compiled code decides as it is written in words, beside a slow reference."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.decisions import Decided, confidence, decide
-from models.features import Folded
-from models.rounds import Rounds, lay_out
+from models.decisions import ORIGINS, days_between, decide, enter, mark_whale, standing
 from models.rows import FEATURES, SLOTS, WHALE, blank_rows
 from models.rules import DAY_MS, Rules
-from models.segments import EMPTY_CATALOGUE, Catalogue, Segment
+from models.segments import EMPTY_CATALOGUE, Catalogue, Segment, confidence
 from tests.partition import NOON_MS
 
 SIZE = FEATURES.index("wallet_size")
@@ -23,7 +21,6 @@ RULES = Rules()
 WHALE_AT = 5.0
 #: Segments 1, 2, 3 and 7 exist; 4 was retired in favour of 5, and that of 3; 6 has no heir; 9 was never heard of.
 NUMBERS, GONE = (1, 2, 3, 7), (4, 5, 6, 9)
-NOTHING_LEARNED = np.zeros((0, 16), np.float32), np.zeros(0, np.int64)
 dice = np.random.default_rng(3)
 CATALOGUE = Catalogue(
     version=2,
@@ -39,11 +36,19 @@ CATALOGUE = Catalogue(
 )
 
 
-def drawn_batch(seed: int, wallets: int, more: int) -> tuple[Folded, Rounds]:
-    """A batch of wallets with any past; features wander around the centres."""
+@dataclass(frozen=True)
+class Transaction:
+    """A transaction as decisions see it: the wallet's features with it, and the time since its last one, 0 none."""
+
+    wallet: int
+    features: NDArray[np.float64]
+    before_ms: int
+    at_ms: int
+
+
+def drawn(seed: int, wallets: int, more: int) -> tuple[NDArray[np.void], list[Transaction]]:
+    """Wallets with any past, and what they do; features wander around the centres."""
     dice = np.random.default_rng(seed)
-    wallet_of = dice.permutation([*range(wallets), *(wallets * dice.random(more) ** 2).astype(int)])
-    rounds = lay_out(wallet_of, wallets)
     rows = blank_rows(wallets)
     rows["version"] = 1
     rows["segment"] = dice.choice([0, 0, *NUMBERS, *GONE], wallets)
@@ -53,22 +58,36 @@ def drawn_batch(seed: int, wallets: int, more: int) -> tuple[Folded, Rounds]:
     rows["cusum"] = np.where(placed[:, None], dice.uniform(0, 10, (wallets, SLOTS)), 0)
     centre = CATALOGUE.mean + CATALOGUE.sd * CATALOGUE.centres
     rows["before"] = centre[dice.integers(0, 4, wallets)]
-    count = len(wallet_of)
-    is_transaction = dice.random(count) < 0.8
-    newest, previous = np.zeros(count, np.int64), np.zeros(count, np.int64)
-    transactions = np.zeros(count)
-    at_ms = np.where(dice.random(wallets) < 0.7, NOON_MS, 0)
-    made = np.where(at_ms > 0, dice.integers(1, 8, wallets), 0)
-    for place, wallet in enumerate(rounds.wallet.tolist()):
-        previous[place] = at_ms[wallet]
-        if is_transaction[place]:
-            step_ms = int(dice.choice([0, 1000, DAY_MS // 3, 2 * DAY_MS, 9 * DAY_MS]))
-            at_ms[wallet] = at_ms[wallet] + step_ms if at_ms[wallet] else NOON_MS
-            made[wallet] += 1
-        newest[place], transactions[place] = at_ms[wallet], made[wallet]
-    features = centre[dice.integers(0, 4, count)] + dice.normal(0, 1, (count, 16))
-    features[:, SIZE] = dice.choice([4.0, 4.7, 4.8, 4.9, 5.0, 5.2], count)
-    return Folded(rows, is_transaction, features, newest, previous, transactions, *NOTHING_LEARNED), rounds
+    rows["last_at_ms"] = np.where(dice.random(wallets) < 0.7, NOON_MS, 0)
+    rows["transactions"] = np.where(rows["last_at_ms"] > 0, dice.integers(1, 8, wallets), 0)
+    newest, made = rows["last_at_ms"].tolist(), []
+    for wallet in dice.permutation([*range(wallets), *(wallets * dice.random(more) ** 2).astype(int)]).tolist():
+        features = centre[dice.integers(0, 4)] + dice.normal(0, 1, 16)
+        features[SIZE] = dice.choice([4.0, 4.7, 4.8, 4.9, 5.0, 5.2])
+        before_ms, step_ms = newest[wallet], int(dice.choice([-1000, 0, 1000, DAY_MS // 3, 2 * DAY_MS, 9 * DAY_MS]))
+        newest[wallet] = max(before_ms, before_ms + step_ms if before_ms else NOON_MS)
+        made.append(Transaction(wallet, features, before_ms, newest[wallet]))
+    return rows, made
+
+
+def decided(
+    rows: NDArray[np.void], made: list[Transaction], catalogue: Catalogue = CATALOGUE
+) -> tuple[list[tuple[int, int, int, str]], list[int], list[bool]]:
+    """Moves (place, left, joined, origin), and segment and whale flag after each transaction, by the compiled code."""
+    found, moves, segments, whales = standing(catalogue, RULES)[0], [], [], []
+    for place, one in enumerate(made):
+        row, left = rows[one.wallet], int(rows[one.wallet]["segment"])
+        row["transactions"] += 1
+        mark_whale(row, one.features[SIZE], found)
+        if catalogue.segments:
+            scores, days = catalogue.place(one.features[None])[0], days_between(one.before_ms, one.at_ms)
+            joined, origin = decide(row, np.float32(days), scores, found, catalogue.terms)
+            if joined >= 0:
+                enter(row, catalogue.segments[joined].number, one.at_ms, one.features)
+                moves.append((place, left, int(row["segment"]), ORIGINS[origin]))
+        segments.append(int(row["segment"]))
+        whales.append(bool(row["flags"] & WHALE))
+    return moves, segments, whales
 
 
 # ------------------------------------------------------------------ the reference: one event of one wallet at a time
@@ -81,11 +100,14 @@ class Wallet:
     catalogue: int
     whale: bool
     before: NDArray[np.float32]
+    transactions: int
     moves: list[tuple[int, int, int, str]] = field(default_factory=list)
 
 
-def naive(folded: Folded, rounds: Rounds, catalogue: Catalogue) -> tuple[list[Wallet], list[int], list[bool]]:
-    """Wallets at the end; segment and whale flag after each event, in round order."""
+def naive(
+    rows: NDArray[np.void], made: list[Transaction], catalogue: Catalogue
+) -> tuple[list[Wallet], list[int], list[bool]]:
+    """Wallets at the end; segment and whale flag after each transaction."""
     slots = {segment.number: segment.slot for segment in catalogue.segments}
     wallets = [
         Wallet(
@@ -96,49 +118,48 @@ def naive(folded: Folded, rounds: Rounds, catalogue: Catalogue) -> tuple[list[Wa
             },
             int(row["catalogue"]),
             bool(row["flags"] & WHALE),
-            row["before"],
+            row["before"].copy(),
+            int(row["transactions"]),
         )
-        for row in folded.rows
+        for row in rows
     ]
     segments, whales = [], []
-    for place, number in enumerate(rounds.wallet.tolist()):
-        if folded.is_transaction[place]:
-            take(wallets[number], place, folded, catalogue)
-        segments.append(wallets[number].segment)
-        whales.append(wallets[number].whale)
+    for place, one in enumerate(made):
+        take(wallets[one.wallet], place, one, catalogue)
+        segments.append(wallets[one.wallet].segment)
+        whales.append(wallets[one.wallet].whale)
     return wallets, segments, whales
 
 
-def take(wallet: Wallet, place: int, folded: Folded, catalogue: Catalogue) -> None:
+def take(wallet: Wallet, place: int, one: Transaction, catalogue: Catalogue) -> None:
     """One transaction."""
-    features = folded.features[place]
-    scores = dict(zip(NUMBERS, catalogue.place(features[None])[0], strict=True))
-    if features[SIZE] >= WHALE_AT:
+    scores = dict(zip(NUMBERS, catalogue.place(one.features[None])[0], strict=True))
+    wallet.transactions += 1
+    if one.features[SIZE] >= WHALE_AT:
         wallet.whale = True
-    elif features[SIZE] < math.log1p(0.8 * math.expm1(WHALE_AT)):
+    elif one.features[SIZE] < math.log1p(0.8 * math.expm1(WHALE_AT)):
         wallet.whale = False
-    since = int(folded.previous_at_ms[place])
-    days = np.float32(min(max((int(folded.newest_at_ms[place]) - since) / DAY_MS, 0), 5) if since else 0)
-    leak = np.exp(-days / np.float32(10))
+    days = np.float32(min((one.at_ms - one.before_ms) / DAY_MS, 5) if one.before_ms else 0)
+    leak = np.float32(math.exp(-float(days) / 10))
     own = scores.get(wallet.segment)
     for number, score in scores.items():
-        gain = np.float32(min(max(score - own - 0.5, -6), 6) * days) if own is not None else np.float32(0)
+        gain = np.float32(min(max(score - own - 0.5, -6), 6) * float(days)) if own is not None else np.float32(0)
         wallet.evidence[number] = max(np.float32(wallet.evidence[number] * leak + gain), np.float32(0))
-    joined = joins(wallet, scores, float(folded.transactions[place]), catalogue)
+    joined = joins(wallet, scores, catalogue)
     if joined:
         wallet.moves.append((place, wallet.segment, joined, origin(wallet, joined, catalogue)))
-        wallet.segment = joined
+        wallet.segment, wallet.before = joined, one.features.astype(np.float32)
         wallet.evidence = dict.fromkeys(wallet.evidence, np.float32(0))
     wallet.catalogue = catalogue.version
 
 
-def joins(wallet: Wallet, scores: dict[int, np.float64], transactions: float, catalogue: Catalogue) -> int:
+def joins(wallet: Wallet, scores: dict[int, np.float64], catalogue: Catalogue) -> int:
     best = max(scores, key=lambda number: scores[number])
     if wallet.segment in scores:
         most = max(wallet.evidence, key=lambda number: wallet.evidence[number])
         return most if wallet.evidence[most] > RULES.switch_at else 0
     if wallet.segment == 0:
-        return best if transactions >= RULES.evidence else 0
+        return best if wallet.transactions >= RULES.evidence else 0
     return catalogue.successor(wallet.segment) or best
 
 
@@ -158,33 +179,31 @@ def origin(wallet: Wallet, joined: int, catalogue: Catalogue) -> str:
 
 @given(st.integers(0, 10**6), st.integers(1, 12), st.integers(0, 60))
 @settings(max_examples=150)
-def test_deciding_at_once_is_deciding_one_by_one(seed: int, wallets: int, more: int) -> None:
-    folded, rounds = drawn_batch(seed, wallets, more)
-    ends, segments, whales = naive(folded, rounds, CATALOGUE)
-    decided = decide(folded, rounds, CATALOGUE, RULES)
-    assert decided.segment.tolist() == segments
-    assert decided.is_whale.tolist() == whales
-    moves = sorted((move.place, move.left, move.joined, move.origin) for move in decided.moves)
+def test_the_compiled_code_decides_as_the_reference(seed: int, wallets: int, more: int) -> None:
+    rows, made = drawn(seed, wallets, more)
+    ends, segments, whales = naive(rows, made, CATALOGUE)
+    moves, *found = decided(rows, made)
+    assert found == [segments, whales]
     assert moves == sorted(move for end in ends for move in end.moves)
-    for row, end in zip(folded.rows, ends, strict=True):
+    for row, end in zip(rows, ends, strict=True):
         assert (row["segment"], bool(row["flags"] & WHALE), row["catalogue"]) == (end.segment, end.whale, end.catalogue)
+        assert row["before"].tolist() == end.before.tolist()
         for segment in CATALOGUE.segments:
             assert row["cusum"][segment.slot] == end.evidence[segment.number]
 
 
-def test_a_score_does_not_depend_on_its_neighbours() -> None:
-    """Bit by bit; a matrix product would differ in its last bits."""
-    folded, _ = drawn_batch(1, 20, 300)
-    together = CATALOGUE.place(folded.features)
-    assert together.tobytes() == b"".join(CATALOGUE.place(row[None]).tobytes() for row in folded.features)
+def test_evidence_of_a_slot_that_no_segment_has_is_dropped() -> None:
+    rows, made = drawn(1, 3, 0)
+    rows["cusum"] = 9
+    decided(rows, made)
+    assert not np.delete(rows["cusum"], [segment.slot for segment in CATALOGUE.segments], axis=1).any()
 
 
-def test_the_drawn_batches_hold_every_kind_of_move() -> None:
+def test_the_drawn_pasts_hold_every_kind_of_move() -> None:
     kinds = set()
     for seed in range(60):
-        folded, rounds = drawn_batch(seed, 8, 60)
-        for move in decide(folded, rounds, CATALOGUE, RULES).moves:
-            kinds.add((move.left == 0, move.left in GONE, move.origin))
+        for _, left, _, origin in decided(*drawn(seed, 8, 60))[0]:
+            kinds.add((left == 0, left in GONE, origin))
     assert kinds == {
         (True, False, "live"),
         (False, False, "live"),
@@ -193,53 +212,59 @@ def test_the_drawn_batches_hold_every_kind_of_move() -> None:
     }
 
 
-def one_wallet(sizes: list[float], catalogue: Catalogue, segment: int = 0) -> tuple[Folded, Decided]:
+def test_a_change_is_numbered_and_dated_in_the_row() -> None:
+    rows, made = drawn(7, 1, 40)
+    moves, _, _ = decided(rows, made)
+    assert moves
+    assert rows["sequence"][0] == len(moves)
+    assert rows["changed_s"][0] == made[moves[-1][0]].at_ms // 1000
+
+
+def one_wallet(
+    sizes: list[float], catalogue: Catalogue, segment: int = 0
+) -> tuple[NDArray[np.void], list[Transaction]]:
     """Transactions of one wallet, a day apart, in the middle of segment 1, with these wallet sizes."""
-    count = len(sizes)
-    rows = blank_rows(1)
+    rows, made = blank_rows(1), []
     rows["segment"] = segment
-    at_ms = NOON_MS + DAY_MS * np.arange(count)
-    features = np.tile(CATALOGUE.centre(0), (count, 1))
-    features[:, SIZE] = sizes
-    made = np.arange(1, count + 1, dtype=np.float64)
-    before = np.array([0, *at_ms[:-1].tolist()], np.int64)
-    folded = Folded(rows, np.ones(count, np.bool_), features, at_ms, before, made, *NOTHING_LEARNED)
-    return folded, decide(folded, lay_out(np.zeros(count, np.int64), 1), catalogue, RULES)
+    for place, size in enumerate(sizes):
+        features = CATALOGUE.centre(0)
+        features[SIZE] = size
+        at_ms = NOON_MS + DAY_MS * place
+        made.append(Transaction(0, features, at_ms - DAY_MS if place else 0, at_ms))
+    return rows, made
 
 
 def test_a_whale_stays_one_until_it_is_clearly_none() -> None:
     stays = math.log1p(0.8 * math.expm1(WHALE_AT))
-    sizes = [4.9, 5.0, stays, 4.9, stays - 1e-6, 4.99, 5.1]
-    folded, decided = one_wallet(sizes, CATALOGUE)
-    assert decided.is_whale.tolist() == [False, True, True, True, False, False, True]
-    assert folded.rows["flags"][0] == WHALE
+    rows, made = one_wallet([4.9, 5.0, stays, 4.9, stays - 1e-6, 4.99, 5.1], CATALOGUE)
+    assert decided(rows, made)[2] == [False, True, True, True, False, False, True]
+    assert rows["flags"][0] == WHALE
 
 
 def test_without_a_threshold_nobody_is_a_whale() -> None:
-    _, decided = one_wallet([1e300], EMPTY_CATALOGUE)
-    assert decided.is_whale.tolist() == [False]
+    assert decided(*one_wallet([1e300], EMPTY_CATALOGUE), EMPTY_CATALOGUE)[2] == [False]
 
 
 def test_a_wallet_is_unassigned_until_there_is_evidence() -> None:
-    _, decided = one_wallet([1.0] * 6, CATALOGUE)
-    assert decided.segment.tolist()[:4] == [0, 0, 0, 0]
-    assert 0 not in decided.segment.tolist()[4:]
-    assert [(move.place, move.left, move.origin) for move in decided.moves] == [(4, 0, "live")]
+    moves, segments, _ = decided(*one_wallet([1.0] * 6, CATALOGUE))
+    assert segments[:4] == [0, 0, 0, 0]
+    assert 0 not in segments[4:]
+    assert [(place, left, origin) for place, left, _, origin in moves] == [(4, 0, "live")]
 
 
 def test_a_retired_segment_gives_its_wallets_to_its_successor() -> None:
     for gone, heir in ((4, 3), (5, 3)):
-        _, decided = one_wallet([1.0], CATALOGUE, segment=gone)
-        assert [(move.left, move.joined, move.origin) for move in decided.moves] == [(gone, heir, "recalibration")]
+        assert decided(*one_wallet([1.0], CATALOGUE, segment=gone))[0] == [(0, gone, heir, "recalibration")]
     for gone in (6, 9):
-        _, decided = one_wallet([1.0], CATALOGUE, segment=gone)
-        best = NUMBERS[int(decided.scores[0].argmax())]
-        assert [(move.left, move.joined) for move in decided.moves] == [(gone, best)]
+        rows, made = one_wallet([1.0], CATALOGUE, segment=gone)
+        best = NUMBERS[int(CATALOGUE.place(made[0].features[None])[0].argmax())]
+        assert decided(rows, made)[0] == [(0, gone, best, "recalibration")]
 
 
 def test_a_catalogue_without_segments_moves_nobody() -> None:
-    _, decided = one_wallet([1.0] * 9, replace(EMPTY_CATALOGUE, version=3), segment=2)
-    assert (decided.segment.tolist(), decided.moves) == ([2] * 9, [])
+    later = replace(EMPTY_CATALOGUE, version=3)
+    moves, segments, _ = decided(*one_wallet([1.0] * 9, later, segment=2), later)
+    assert (segments, moves) == ([2] * 9, [])
 
 
 @given(st.lists(st.floats(-300, 50), min_size=1, max_size=12))

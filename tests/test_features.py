@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,30 +12,54 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.columns import Events, read
-from models.features import STABLE_ASSETS, Folded, feature_rows, fold, row_features
+from models.arrivals import STABLE_ASSETS, arrivals_of
+from models.columns import read
+from models.decisions import standing
+from models.features import row_features
 from models.hashing import bucket
-from models.rounds import lay_out
-from models.rows import ALL_SUMS, FEATURES, blank_rows
-from models.rules import DAY_MS
+from models.rows import FEATURES, blank_rows
+from models.rules import DAY_MS, Rules
+from models.segments import EMPTY_CATALOGUE
 from models.state import TOUCHES, TRANSACTIONS
+from models.turns import LESSONS, Pace, room_for, take_turns
 from tests.partition import NOON_MS, encoded, touch, transaction
 
 SLOW, FAST = 45 * DAY_MS, 3 * DAY_MS
 
 
-def events_of(values: list[dict[str, Any]]) -> Events:
+@dataclass(frozen=True)
+class Folded:
+    """Rows after events, features of the event's wallet after each (n, 16), and the learning rows (m, 16)."""
+
+    rows: NDArray[np.void]
+    features: NDArray[np.float64]
+    learning: NDArray[np.float32]
+
+
+def arrivals(values: list[dict[str, Any]], wallet: list[int]) -> NDArray[np.void]:
     """Touches are the values with a campaign."""
     lanes = bytes(TOUCHES if "campaign_id" in value else TRANSACTIONS for value in values)
     events, rejected = read([encoded(lane, value)[1] for lane, value in zip(lanes, values, strict=True)], lanes)
     assert not rejected
-    return events
+    return arrivals_of(events, np.array(wallet, np.int64), np.zeros(len(values), np.int64))
 
 
-def folded(values: list[dict[str, Any]], rows: NDArray[np.void] | None = None) -> Folded:
-    """One wallet's events, in one batch; the result is in order of arrival."""
-    rounds = lay_out(np.zeros(len(values), np.int64), 1)
-    return fold(blank_rows(1) if rows is None else rows, events_of(values), rounds)
+def turned(rows: NDArray[np.void], events: NDArray[np.void]) -> NDArray[np.float32]:
+    """One batch; changes the rows. The learning rows."""
+    told = room_for(len(events), 1, 0)
+    catalogue = standing(EMPTY_CATALOGUE, Rules()), EMPTY_CATALOGUE.terms
+    take_turns(rows, events, np.zeros(1, np.int64), Pace(DAY_MS, DAY_MS), catalogue, told)
+    return told.learning[: told.filled[LESSONS]]
+
+
+def folded(values: list[dict[str, Any]], wallet: list[int] | None = None) -> Folded:
+    """Events of one wallet, or of several, one by one."""
+    owner = wallet or [0] * len(values)
+    rows, features, learning = blank_rows(max(owner) + 1), [], []
+    for place, event in enumerate(arrivals(values, owner)):
+        learning.append(turned(rows, np.array([event])))
+        features.append(row_features(rows[[owner[place]]]))
+    return Folded(rows, np.concatenate(features), np.concatenate(learning))
 
 
 def naive(values: list[dict[str, Any]]) -> dict[str, float]:
@@ -123,15 +149,14 @@ def test_landmarks_may_move_far(values: list[dict[str, Any]]) -> None:
 @given(st.sampled_from([200, 2000, 20_000]).flatmap(lambda days: lives(days=days)), st.integers(0, 30))
 def test_where_a_batch_is_cut_does_not_change_a_bit(values: list[dict[str, Any]], place: int) -> None:
     """After twenty years of sleep too: a row that is no number would poison the model that learns it."""
-    whole = folded(values)
-    assert np.isfinite(whole.features).all()
-    assert np.isfinite(whole.learning).all()
-    rows = blank_rows(1)
-    place = min(place, len(values))
-    parts = [folded(part, rows) for part in (values[:place], values[place:]) if part]
-    assert rows.tobytes() == whole.rows.tobytes()
-    assert np.concatenate([part.features for part in parts]).tobytes() == whole.features.tobytes()
-    assert np.concatenate([part.learning for part in parts]).tobytes() == whole.learning.tobytes()
+    alone, events = folded(values), arrivals(values, [0] * len(values))
+    assert np.isfinite(alone.features).all()
+    assert np.isfinite(alone.learning).all()
+    for starts in ([0], [0, min(place, len(values))]):
+        rows = blank_rows(1)
+        parts = [turned(rows, events[start:stop]) for start, stop in pairwise([*starts, len(values)])]
+        assert rows.tobytes() == alone.rows.tobytes()
+        assert np.concatenate(parts).tobytes() == alone.learning.tobytes()
 
 
 @given(lives(), st.randoms())
@@ -150,12 +175,10 @@ def test_a_wallet_is_folded_alone_as_among_others(
 ) -> None:
     owner = data.draw(st.permutations([0] * len(ours) + [1] * len(theirs)))
     queues = [iter(ours), iter(theirs)]
-    rounds = lay_out(np.array(owner, np.int64), 2)
-    together = fold(blank_rows(2), events_of([next(queues[each]) for each in owner]), rounds)
+    together = folded([next(queues[each]) for each in owner], list(owner))
     for wallet, alone in enumerate((folded(ours), folded(theirs))):
-        here = np.flatnonzero(rounds.busiest == wallet)
-        assert together.rows[here].tobytes() == alone.rows.tobytes()
-        assert together.features[rounds.wallet == here[0]].tobytes() == alone.features.tobytes()
+        assert together.rows[[wallet]].tobytes() == alone.rows.tobytes()
+        assert together.features[np.array(owner) == wallet].tobytes() == alone.features.tobytes()
 
 
 def test_a_touch_changes_no_feature() -> None:
@@ -170,8 +193,7 @@ def test_features_of_a_stored_row_are_those_after_its_last_event() -> None:
 
 
 def test_a_wallet_without_a_transaction_has_zeros_and_diversity_one() -> None:
-    zeros = np.zeros(1, np.int64)
-    features = feature_rows(np.zeros((1, ALL_SUMS)), zeros, zeros, zeros)[0]
+    features = row_features(blank_rows(1))[0]
     assert dict(zip(FEATURES, features.tolist(), strict=True)) == {**dict.fromkeys(FEATURES, 0.0), "diversity": 1.0}
 
 

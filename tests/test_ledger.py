@@ -242,6 +242,55 @@ def test_a_large_commit_goes_in_whole(store: RedisServer, count: int) -> None:
     with_ledger(store, scenario)
 
 
+@pytest.mark.parametrize("count", [1, 999, 1000, 1001, 5001])
+def test_rows_that_come_in_one_piece_are_stored_one_by_one(store: RedisServer, count: int) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        mark, _ = await ledger.claim(7, fresh())
+        wallets = [b"\xff %d" % n for n in range(count)]
+        rows = [b"%064d" % n for n in range(count)]
+        strings = {b"j:a": b"journal", b"totals": b"{}"}
+        writes = Writes(strings, {b"roi": {b"f": b"1"}}, wallets, b"".join(rows))
+        await ledger.commit(7, (mark, after(mark, 1, 1)), b"pending", writes)
+        assert await ledger.read(7, b"w", wallets) == rows
+        assert await ledger.read_strings(7, b"j:a", b"totals", b"pending") == [b"journal", b"{}", b"pending"]
+        assert len(stored(store)) == count + 5
+
+    with_ledger(store, scenario)
+
+
+def test_what_is_asked_in_one_moment_travels_together_and_each_gets_its_own_answer(store: RedisServer) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        with closing(store.client()) as client:
+            client.set("{1}:roi", b"not a hash")
+            client.hset("{2}:roi", "f", b"2")
+            await ledger.ping()
+            before = client.info("stats")["total_connections_received"]
+            asked = [asyncio.create_task(ledger.read_fields(owner, b"roi", [b"f"])) for owner in range(12)]
+            await asyncio.sleep(0)
+            asked[5].cancel()
+            found = await asyncio.gather(*asked, return_exceptions=True)
+            assert client.info("stats")["total_connections_received"] <= before
+        assert isinstance(found[1], Refused)
+        assert isinstance(found[5], asyncio.CancelledError)
+        assert [found[owner] for owner in (0, 2, 11)] == [[None], [b"2"], [None]]
+
+    with_ledger(store, scenario)
+
+
+def test_a_redis_that_has_forgotten_the_scripts_is_given_them_by_each_who_needs_one(store: RedisServer) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        held = [(await ledger.claim(owner, fresh()))[0] for owner in range(4)]
+        with closing(store.client()) as client:
+            client.script_flush()
+        new = [after(mark, 1, 1) for mark in held]
+        commits = [ledger.commit(owner, (held[owner], new[owner]), b"", Writes({b"w:a": b"1"})) for owner in range(4)]
+        found = await asyncio.gather(ledger.read_strings(0, b"nothing"), *commits)
+        assert found[0] == [None]
+        assert all(stored(store)[b"{%d}:mark" % owner] == new[owner].pack() for owner in range(4))
+
+    with_ledger(store, scenario)
+
+
 class CutWire:
     """A proxy to Redis that carries requests and, while `deaf`, cuts the connection instead of the reply."""
 

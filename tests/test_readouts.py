@@ -29,6 +29,7 @@ from streams.errors import Refused, TidemarkError, Unavailable
 from streams.ledger import OVERVIEW, Ledger, Mark, Writes
 from streams.settings import Settings
 from tests.golden import Golden
+from tests.journals import as_stored
 
 PARTITIONS = 3
 TOPICS = ("topic-a", "topic-b")
@@ -198,7 +199,7 @@ def test_a_wallet_is_found_where_the_partitioner_puts_it(settings: Settings) -> 
     wallet = "wällét/1 |%"
     (partition,) = partitions_of([wallet.encode()], PARTITIONS, "murmur2").tolist()
     field = campaign_field("spring|50%", "email")
-    journal = Journal.of((Touched(1_700_000_000_123, b"e1", 1),), b"", Rules())
+    journal = Journal(as_stored([Touched(1_700_000_000_123, b"e1", 1)], [], Rules()))
     strings = {b"w:" + wallet.encode(): stored_row(3, whale=True), b"j:" + wallet.encode(): journal.pack()}
     for other in range(PARTITIONS):
         commit(settings, other, Writes(strings, {b"codes": {field: b"1"}}) if other == partition else Writes())

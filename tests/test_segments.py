@@ -13,7 +13,8 @@ from scipy.special import logsumexp
 from scipy.stats import norm
 
 from models.rows import FEATURES, SLOTS
-from models.segments import EMPTY_CATALOGUE, WINSOR, Catalogue, Segment, UnusableCatalogue
+from models.rules import WINSOR
+from models.segments import EMPTY_CATALOGUE, Catalogue, Segment, UnusableCatalogue
 
 D = len(FEATURES)
 

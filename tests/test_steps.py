@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from models.rules import Rules
 from models.segments import EMPTY_CATALOGUE, Catalogue
 from models.state import Batch, State
 from models.step import step
-from streams.steps import MOST, Steps
+from streams.steps import DELIVERY_S, MOST, Steps
 from tests.partition import Arrival, Partition, Season
 
 RULES = Rules(partitioner="off")
@@ -92,5 +93,42 @@ def test_what_goes_wrong_ends_everybody_who_was_part_of_it() -> None:
         done = await asyncio.gather(together.step(state, batch), together.step(state, broken), return_exceptions=True)
         assert [type(each) for each in done] == [IndexError, IndexError]
         assert watch.steps == 1
+
+    asyncio.run(scenario())
+
+
+@dataclass(eq=False)
+class Somebody:
+    """A partition that may be on its way."""
+
+    coming: bool
+
+
+def test_a_step_waits_for_who_is_on_the_way_and_for_nobody_else() -> None:
+    early, late = (turn(number, Season(events=20, seed=number).arrivals()) for number in range(2))
+
+    async def stepped_together(*, coming: bool) -> bool:
+        together, watch = steps()
+        together.members.add(Somebody(coming))
+        first = asyncio.create_task(together.step(*early))
+        await asyncio.sleep(2 * DELIVERY_S)
+        await asyncio.gather(first, together.step(*late))
+        return watch.steps == 1
+
+    async def scenario() -> None:
+        assert await stepped_together(coming=True)
+        assert not await stepped_together(coming=False)
+
+    asyncio.run(scenario())
+
+
+def test_a_step_does_not_wait_for_ever_for_who_never_comes() -> None:
+    alone = turn(0, Season(events=20).arrivals())
+
+    async def scenario() -> None:
+        together, _ = steps()
+        together.members.add(Somebody(coming=True))
+        async with asyncio.timeout(30):
+            await together.step(*alone)
 
     asyncio.run(scenario())

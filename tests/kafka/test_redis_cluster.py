@@ -73,17 +73,22 @@ def test_a_cluster_counts_exactly_while_a_node_restarts_and_a_slot_moves(cluster
     assert refusal(clustered, "work", redis_cluster="false") == said
 
 
-def test_a_commit_into_a_slot_that_moves_is_whole_or_not_at_all(cluster: RedisCluster) -> None:
-    names = [b"w:%d" % number for number in range(1500)]  # more than one MSET of the script takes
+@pytest.mark.parametrize("gone", [b"w:1100", b"w:1499", b"j:1200"])
+def test_a_commit_into_a_slot_that_moves_is_whole_or_not_at_all(cluster: RedisCluster, gone: bytes) -> None:
+    wallets = [b"%d" % number for number in range(1500)]  # more than one MSET of the script takes
+    names = [b"w:" + wallet for wallet in wallets] + [b"j:" + wallet for wallet in wallets]
     marks = [Mark(number, (number, number), ("a", "b"), 4, f"{number:016x}") for number in range(3)]
 
     async def scenario() -> None:
         patient, impatient = (Ledger(Address(cluster.url, cluster=True), give_up_s=each) for each in (60, 0.5))
         held, _ = await patient.claim(0, marks[0])
-        old, new = (Writes(dict.fromkeys(names, value), {b"roi": {b"f": value}}) for value in (b"old", b"new"))
+        old, new = (
+            Writes(dict.fromkeys(names[1500:], value), {b"roi": {b"f": value}}, wallets, value * 1500)
+            for value in (b"old", b"new")
+        )
         await patient.commit(0, (held, marks[1]), b"", old)
         source, target = cluster.begin_move("{0}:mark")
-        command(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", b"{0}:w:1499")
+        command(source, "MIGRATE", "127.0.0.1", target.port, "", 0, 5000, "KEYS", b"{0}:" + gone)
         with pytest.raises(Unavailable):
             await impatient.commit(0, (marks[1], marks[2]), b"", new)
         assert command(source, "MGET", *(b"{0}:" + name for name in names[:3])) == [b"old"] * 3
@@ -98,7 +103,7 @@ def test_a_commit_into_a_slot_that_moves_is_whole_or_not_at_all(cluster: RedisCl
     asyncio.run(scenario())
     with closing(LedgerReader(Address(cluster.url, cluster=True))) as reader:
         assert reader.snapshot(0).mark == marks[2]
-        assert sum(1 for _ in reader.wallets()) == len(names)
+        assert sum(1 for _ in reader.wallets()) == len(wallets)
 
 
 def test_who_follows_a_slot_to_its_new_node_brings_the_script_along(cluster: RedisCluster) -> None:

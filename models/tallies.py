@@ -1,0 +1,39 @@
+"""Wallets by segment: what a partition's totals say of its wallets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from models.rows import WHALE
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many wallets, and how many whales, each segment number has of some wallets."""
+
+    wallets: dict[int, int]
+    whales: dict[int, int]
+
+    @classmethod
+    def of(cls, wallets: Iterable[tuple[int, int]]) -> Tally:
+        """Of wallets by segment and flags."""
+        found = list(wallets)
+        return cls(Counter(number for number, _ in found), Counter(number for number, flags in found if flags & WHALE))
+
+    @classmethod
+    def of_rows(cls, rows: NDArray[np.void]) -> Tally:
+        """Of stored rows (n,)."""
+        return cls.of(zip(rows["segment"].tolist(), rows["flags"].tolist(), strict=True))
+
+
+def moved(totals: dict[int, int], left: dict[int, int], entered: dict[int, int]) -> dict[int, int]:
+    """Totals with wallets taken out of where they `left` and put into what they `entered`; no zeros."""
+    out = {n: totals.get(n, 0) - left.get(n, 0) + entered.get(n, 0) for n in {*totals, *left, *entered}}
+    return {number: wallets for number, wallets in sorted(out.items()) if wallets}
