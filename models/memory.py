@@ -191,7 +191,7 @@ def path_among(memory: Memory, wallet: int, at_ms: int, limits: Limits, path: ND
         path[CODES, touch - start] = touches[touch, CODE]
         path[DECAYED, touch - start] = memory.decay[(touches[stop - 1, AT] - touches[touch, AT]) // HOUR_MS]
     weigh(path, stop - start)
-    return stop - start
+    return int(stop - start)
 
 
 @leaf
@@ -247,7 +247,7 @@ def remember_touch(memory: Memory, wallet: int, touch: tuple[int, int, int, int]
         first += 1
     dropped = max(0, end + 1 - first - limits.touches)
     of[TOUCHES], of[MANY_TOUCHES] = first + dropped, end + 1 - first - dropped
-    return dropped
+    return int(dropped)
 
 
 # ------------------------------------------------------------------ fees
@@ -263,7 +263,7 @@ def remember_fee(memory: Memory, wallet: int, fee: tuple[int, int], clock_ms: in
         lost = spill(memory, wallet, leaving, oldest, limits.spilled)
     wallets[wallet, place], wallets[wallet, place + 1] = fee
     wallets[wallet, MANY_FEES] += 1
-    return lost
+    return int(lost)
 
 
 @leaf
@@ -278,7 +278,7 @@ def spill(memory: Memory, wallet: int, fee: tuple[int, int], oldest: int, most: 
         first += 1
     lost = max(0, end - first - most)
     of[SPILLED], of[MANY_SPILLED] = first + lost, end - first - lost
-    return lost
+    return int(lost)
 
 
 @leaf

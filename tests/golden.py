@@ -135,7 +135,7 @@ def meaning(row: bytes, journal: bytes | None) -> dict[str, Any]:
         "segment": int(unpacked["segment"][0]),
         "sequence": int(unpacked["sequence"][0]),
         "flags": int(unpacked["flags"][0]),
-        "jurisdiction": JURISDICTION[int(unpacked["jurisdiction"][0])],
+        "jurisdiction": JURISDICTION[int(unpacked["jurisdiction"][0])] or "",
         "fees": [[packed // SEGMENTS, fee, packed % SEGMENTS] for packed, fee in [*spilled, *recent]],
         "touches": [[each.occurred_at_ms, each.event_id.decode(), each.code] for each in kept.touches] if kept else [],
     }

@@ -278,6 +278,38 @@ def test_gathering_waits_for_an_arrival_and_ends_when_the_inbox_closes() -> None
     asyncio.run(scenario())
 
 
+def test_a_batch_is_filling_while_its_records_wait_for_the_other_topic() -> None:
+    async def scenario() -> None:
+        lanes = Lane(TRANSACTIONS, 0, LATER), Lane(TOUCHES, 0, LATER)
+        box = Inbox(Merge(*lanes, lambda _: None), Gates(), 1000)  # where the logs end is unknown: no patience runs out
+        found = [box.filling]
+        gathering = asyncio.create_task(box.gather(10))
+        await asyncio.sleep(0)
+        found.append(box.filling)
+        box.put(TRANSACTIONS, Arrival(log([5], "x"), 0))
+        await asyncio.sleep(0)
+        found.append(box.filling)
+        box.put(TOUCHES, Arrival(log([6], "t"), 0))
+        assert await gathering is not None
+        found.append(box.filling)  # what is left is not asked for yet
+        assert found == [False, False, True, False]
+
+    asyncio.run(scenario())
+
+
+def test_a_hand_over_ends_a_rest() -> None:
+    async def scenario() -> None:
+        box, _ = inbox()
+        await box.rest(0.001)
+        resting = asyncio.create_task(box.rest(600))
+        await asyncio.sleep(0)
+        box.close()
+        async with asyncio.timeout(30):
+            await resting
+
+    asyncio.run(scenario())
+
+
 def test_an_arrival_is_acknowledged_when_all_of_it_is_committed() -> None:
     async def scenario() -> None:
         box, _ = inbox()

@@ -16,11 +16,13 @@ from models.observe import Digest
 from models.rules import DAY_MS
 from models.segments import EMPTY_CATALOGUE, Catalogue
 from models.state import Record
+from streams import overview
 from streams.announce import Outbox
 from streams.catalogue import CatalogueWatch, pinned_catalogue
 from streams.errors import Refused, WrongSettings
 from streams.intake import Alone, Inbox, Lane, clock
 from streams.ledger import OVERVIEW, Ledger, LedgerReader, Mark
+from streams.lessons import AHEAD_MS
 from streams.overview import KEY, OverviewPartition
 from streams.tenure import Tenure, nonce
 from tests.kafka.cluster import RedisServer
@@ -75,6 +77,29 @@ def test_what_is_learned_is_published_and_workers_follow_it(store: RedisServer) 
         published = Catalogue.from_json(reader.overview().catalogue or b"")
     newest = kafka.of("segments.catalogue")[-1]
     assert (newest.key, Catalogue.from_json(newest.value or b"").hash) == (KEY, published.hash)
+
+
+def has_learned(tenure: Tenure, digests: int) -> bool:
+    return tenure.mark.offsets == (digests,)
+
+
+def test_who_waits_for_the_overview_is_not_kept_waiting(store: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "PAUSE_S", 600.0)
+
+    async def scenario(house: House) -> None:
+        mark, _ = await house.ledger.claim(OVERVIEW, Mark(0, (0,), ("id-d",), 1, nonce()))
+        tenure = Tenure(OVERVIEW, house.ledger, Outbox(house.kafka.send, lambda _: False), mark)
+        inbox = Inbox(Alone(Lane(0, 0, clock())), Gates(), 1000)
+        running = asyncio.create_task(OverviewPartition(tenure, inbox, house.around).run())
+        rows = np.zeros((1, 16), np.float32)
+        for number in range(1, 5):  # every one so far ahead of what was learned that its sender waits
+            digest = Digest(0, number, f"{number:016x}", number * (AHEAD_MS + 1), rows)
+            inbox.put(0, Arrival([Record(number - 1, 0, b"0", digest.pack())], number - 1))
+            await until(partial(has_learned, tenure, number))
+        inbox.close()
+        await running
+
+    at_home(store, scenario)
 
 
 def test_the_next_owner_goes_on_where_the_last_one_was(store: RedisServer) -> None:

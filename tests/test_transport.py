@@ -10,6 +10,7 @@ from typing import Any
 import aiokafka
 import faust
 import pytest
+import uvloop
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.subscription_state import TopicPartitionState
@@ -260,6 +261,19 @@ def test_a_fetch_unpacks_into_our_records() -> None:
     memory = MemoryRecords(bytes(builder.build()))
     found = fetcher.PartitionRecords(TP("a", 0), memory, [], 0, None, None, True, 1)
     assert list(found) == [Record(0, 7, b"w1", b"{}", (("trace", b"1"),)), Record(1, 8, None, None, ())]
+
+
+def test_the_fetchers_thread_has_a_loop_of_uvloop_and_closes_it() -> None:
+    async def scenario() -> None:
+        app = BatchApp("x", Tuning(), lambda _: asyncio.sleep(0, {}))
+        thread: Any = app.consumer._thread  # type: ignore[attr-defined]  # Faust's
+        assert isinstance(thread, BatchConsumerThread)
+        assert isinstance(thread.thread_loop, uvloop.Loop)
+        assert thread._close_thread_loop_on_stop
+        thread.thread_loop.close()
+
+    assert "self._close_thread_loop_on_stop" in inspect.getsource(ServiceThread._start_thread)
+    asyncio.run(scenario())
 
 
 def test_the_signs_of_life_are_where_we_look_for_them() -> None:
