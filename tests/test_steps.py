@@ -6,10 +6,13 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from models.rules import Rules
 from models.segments import EMPTY_CATALOGUE, Catalogue
 from models.state import Batch, State
 from models.step import step
+from streams import steps as module
 from streams.steps import DELIVERY_S, MOST, Steps
 from tests.partition import Arrival, Partition, Season
 
@@ -104,20 +107,21 @@ class Somebody:
     coming: bool
 
 
-def test_a_step_waits_for_who_is_on_the_way_and_for_nobody_else() -> None:
+def test_a_step_waits_for_who_is_on_the_way_and_for_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "COMPANY_S", 600.0)
     early, late = (turn(number, Season(events=20, seed=number).arrivals()) for number in range(2))
 
-    async def stepped_together(*, coming: bool) -> bool:
-        together, watch = steps()
-        together.members.add(Somebody(coming))
-        first = asyncio.create_task(together.step(*early))
-        await asyncio.sleep(2 * DELIVERY_S)
-        await asyncio.gather(first, together.step(*late))
-        return watch.steps == 1
-
     async def scenario() -> None:
-        assert await stepped_together(coming=True)
-        assert not await stepped_together(coming=False)
+        together, watch = steps()
+        await together.step(*early)  # nobody is on the way
+        somebody = Somebody(coming=True)
+        together.members.add(somebody)
+        first = asyncio.create_task(together.step(*early))
+        await asyncio.sleep(5 * DELIVERY_S)
+        assert watch.steps == 1
+        somebody.coming = False
+        await asyncio.gather(first, together.step(*late))
+        assert watch.steps == 2
 
     asyncio.run(scenario())
 

@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from tests.kafka.faultless import announced_too_early
-from tests.kafka.scene import Fault, Scene
+from tests.kafka.scene import Fault, Scene, Stream
 
 if TYPE_CHECKING:
     from tests.kafka.cluster import Worker
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 #: Longer than the workers' session timeout: by then a frozen one has lost its partitions.
 FROZEN_S = 9.0
 KILLS, VISITS = 5, 5
+#: A live stream is one day fast forward: a producer that a busy machine holds up for a second is then minutes late, and
+#: not a day, which no order of arrival could make good.
+LIVE = Stream(days=1)
 #: Commits so small that each holds records of one topic only.
 SINGLE = {"batch_records": 1}
 
@@ -178,13 +181,18 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("worker-terminated", "SIGTERM to each worker in turn, on a backlog.", terminated),
     Fault(
-        "rolling-restart", "All workers are restarted one after the other, under live load.", rolling_restart, live=True
+        "rolling-restart",
+        "All workers are restarted one after the other, under live load.",
+        rolling_restart,
+        live=True,
+        stream=LIVE,
     ),
     Fault(
         "workers-come-and-go",
         "Workers join and leave at random, killed or asked to, under live load.",
         come_and_go,
         live=True,
+        stream=LIVE,
     ),
     Fault(
         "there-and-back",
@@ -193,7 +201,13 @@ FAULTS: tuple[Fault, ...] = (
         workers=1,
         settings={"batch_records": 10},
     ),
-    Fault("zombie", "SIGSTOP past the session timeout at random moments, then SIGCONT, twice.", zombie, live=True),
+    Fault(
+        "zombie",
+        "SIGSTOP past the session timeout at random moments, then SIGCONT, twice.",
+        zombie,
+        live=True,
+        stream=LIVE,
+    ),
     Fault(
         "zombie-transactions",
         "A worker freezes with a batch of transactions only in its hands, and commits it when others have gone on.",
