@@ -24,7 +24,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     if load > 0.5:
         say(f"this machine is not quiet (load {load:.1f}): figures will be worse than they are")
-    with tempfile.TemporaryDirectory(prefix="tidemark-bench-") as name, KafkaServer(Path(name)) as kafka:
+    with tempfile.TemporaryDirectory(prefix="tidemark-bench-") as name, KafkaServer(Path(name), brief=False) as kafka:
         kafka.start()
         result = measured(Run(Stage(kafka, Path(name), given.set), given))
     result["machine"] = {"cores": os.cpu_count(), "load_before": round(load, 2), "at": f"{datetime.now(UTC):%F %R}Z"}

@@ -95,10 +95,14 @@ def _resolve(folder: Path) -> None:
 
 
 class KafkaServer(Child):
-    """One broker and controller in one JVM; port and data stay the same over `stop`, `kill` and `start`."""
+    """One broker and controller in one JVM; port and data stay the same over `stop`, `kill` and `start`.
 
-    def __init__(self, folder: Path) -> None:
+    `brief`: for seconds of work, code that is compiled soon, though not well.
+    """
+
+    def __init__(self, folder: Path, *, brief: bool = True) -> None:
         super().__init__("kafka", folder / "kafka.log")
+        self._brief = brief
         self.port, self._controller = free_port(), free_port()
         self.bootstrap = f"127.0.0.1:{self.port}"
         self._properties = folder / "server.properties"
@@ -130,8 +134,8 @@ class KafkaServer(Child):
         )
 
     def _java(self, memory: str, *arguments: str) -> list[str]:
-        options = [memory, "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", f"-Dlog4j2.configurationFile={_LOG4J}"]
-        return ["java", *options, "-cp", f"{self._jars}/*", *arguments]
+        options = [memory, "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={_LOG4J}"]
+        return ["java", *options, *(["-XX:TieredStopAtLevel=1"] if self._brief else []), "-cp", f"{self._jars}/*", *arguments]
 
 
 def redis_binary() -> str:
