@@ -135,7 +135,9 @@ class KafkaServer(Child):
 
     def _java(self, memory: str, *arguments: str) -> list[str]:
         options = [memory, "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={_LOG4J}"]
-        return ["java", *options, *(["-XX:TieredStopAtLevel=1"] if self._brief else []), "-cp", f"{self._jars}/*", *arguments]
+        if self._brief:
+            options.append("-XX:TieredStopAtLevel=1")
+        return ["java", *options, "-cp", f"{self._jars}/*", *arguments]
 
 
 def redis_binary() -> str:
