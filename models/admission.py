@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.clocks import tick
 from models.columns import Events
 from models.compiled import compiled
 from models.events import Rejected
 from models.hashing import partitions_of
 from models.rows import IDS
+
+#: Kinds of events: taken, seen before, to wait for a sweep.
+NEW, REPEATED, LEFT = range(3)
 
 if TYPE_CHECKING:
     from models.joined import Joined
@@ -68,29 +72,57 @@ def elsewhere(joined: Joined, wallet: NDArray[np.int64], rules: Rules) -> NDArra
     return misplaced[wallet]
 
 
-def without_repeats(
-    rows: NDArray[np.void], events: Events, wallet: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Events (n,) whose id is none of the 32 newest of their wallet, and the others; `rows` remember the new ids."""
-    is_new = np.empty(len(events), np.bool_)
-    if remember_ids(rows, wallet, events.id_hashes, is_new) == len(events):
-        return np.arange(len(events)), np.zeros(0, np.int64)
-    return np.flatnonzero(is_new), np.flatnonzero(~is_new)
+class Sorted(NamedTuple):
+    """What of the events (n,) is taken, by place: the `new` ones, and the `repeated` ones.
+
+    `ends`: int64 (p,), the first event of each partition that has to wait for a sweep, -1 where none has.
+    """
+
+    new: NDArray[np.int64]
+    repeated: NDArray[np.int64]
+    ends: NDArray[np.int64]
+
+
+def without_repeats(joined: Joined, events: Events, wallet: NDArray[np.int64], rules: Rules) -> Sorted:
+    """Sort out events whose id is one of the 32 newest of their wallet; the rows remember the new ids.
+
+    And with the first one that moves the clock of its partition to `State.until_ms`, all that come after it.
+    """
+    kinds, ends = np.empty(len(events), np.int8), np.full(len(joined.states), -1)
+    clocks = np.array([(state.clock_ms, state.until_ms) for state in joined.states], np.int64).reshape(-1, 2)
+    about = (wallet, joined.record_part[events.at], events.occurred_at_ms, events.id_hashes)
+    if remember_ids(joined.rows, about, (clocks, rules.clock_step_ms), (kinds, ends)) == len(events):
+        return Sorted(np.arange(len(events)), np.zeros(0, np.int64), ends)
+    return Sorted(np.flatnonzero(kinds == NEW), np.flatnonzero(kinds == REPEATED), ends)
 
 
 @compiled
 def remember_ids(
-    rows: NDArray[np.void], wallet: NDArray[np.int64], ids: NDArray[np.uint64], is_new: NDArray[np.bool_]
+    rows: NDArray[np.void],
+    about: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]],
+    pace: tuple[NDArray[np.int64], int],
+    found: tuple[NDArray[np.int8], NDArray[np.int64]],
 ) -> int:
-    """Remember ids (n,) in the rows of their wallets, in order of arrival; how many were new. Fills `is_new` (n,)."""
+    """Remember the ids of events (n,) in the rows of their wallets, in order of arrival; how many were new.
+
+    `about`: of each event its wallet, its partition, when it occurred, and its id. `pace`: clock and `until_ms` (p, 2),
+    which change, and what an event moves a clock by at most. Fills `found`: the kind of each event, and `Sorted.ends`.
+    """
+    (wallet, part, at_ms, ids), (clocks, step_ms), (kinds, ends) = about, pace, found
     new = 0
     for event in range(len(ids)):
-        row = rows[wallet[event]]
-        is_new[event] = not remembers(row, ids[event])
-        if is_new[event]:
-            row["ring"][row["ids"] % IDS] = ids[event]
-            row["ids"] += 1
-            new += 1
+        row, clock = rows[wallet[event]], clocks[part[event]]
+        kinds[event] = LEFT if ends[part[event]] >= 0 else REPEATED if remembers(row, ids[event]) else NEW
+        if kinds[event] != NEW:
+            continue
+        now_ms = tick(clock[0], at_ms[event], step_ms)
+        if clock[0] and now_ms >= clock[1]:
+            kinds[event], ends[part[event]] = LEFT, event
+            continue
+        clock[0] = now_ms
+        row["ring"][row["ids"] % IDS] = ids[event]
+        row["ids"] += 1
+        new += 1
     return new
 
 

@@ -33,7 +33,7 @@ quoted = json.JSONEncoder(ensure_ascii=False).encode
 
 
 class Move(NamedTuple):
-    """From one segment to another, by number; `left` 0: unassigned. `origin`: live or recalibration."""
+    """From one segment to another, by number, 0: unassigned. `origin`: live, recalibration or sweep."""
 
     left: int
     joined: int
@@ -55,6 +55,7 @@ class Change(NamedTuple):
     partition: int
     lane: int
     record: Record
+    lifecycle: str = "active"
 
 
 def segment_id(number: int) -> str:
@@ -68,33 +69,35 @@ def announce(changes: Sequence[Change], catalogue: Catalogue, rules: Rules) -> l
         return []
     columns = np.array([catalogue.column_of(change.move.joined) for change in changes])
     sure = confidence(np.array([change.scores for change in changes]), columns).tolist()
-    topics = quoted(rules.touches_topic), quoted(rules.transactions_topic)
-    told = []
-    for change, chance, why in zip(changes, sure, reasons(changes, catalogue), strict=True):
-        topic = topics[change.lane == TRANSACTIONS]
-        source = f'{{"topic":{topic},"partition":{change.partition},"offset":{change.record.offset}}}'
-        told.append(_announcement(change, catalogue, rules, (f"{round(chance, 4)}", why, source)))
-    return told
+    return [
+        announcement(change, catalogue, rules, (chance, why))
+        for change, chance, why in zip(changes, sure, reasons(changes, catalogue), strict=True)
+    ]
 
 
-def _announcement(change: Change, catalogue: Catalogue, rules: Rules, found: tuple[str, str, str]) -> Announcement:
-    """One message. `found`: confidence, reasons and source, as JSON."""
+def announcement(change: Change, catalogue: Catalogue, rules: Rules, found: tuple[float, str]) -> Announcement:
+    """One message. `found`: confidence, 0 to 1, and the reasons as JSON."""
     (left, joined, origin), key = change.move, change.wallet_id.encode()
-    status, occurred_at = "moved" if left else "entered", rfc3339(change.occurred_at_ms)
-    confidence, why, source = found
+    status = ("moved" if left else "entered") if joined else "left"
+    occurred_at = rfc3339(change.occurred_at_ms)
+    topic = quoted(rules.transactions_topic if change.lane == TRANSACTIONS else rules.touches_topic)
+    source = f'{{"topic":{topic},"partition":{change.partition},"offset":{change.record.offset}}}'
+    confidence, why = round(found[0], 4), found[1]
+    came, went = _described(left, catalogue) if left else "null", _described(joined, catalogue) if joined else "null"
     value = (
         f'{{"wallet_id":{quoted(change.wallet_id)},"sequence":{change.sequence},"status":"{status}",'
-        f'"from":{_described(left, catalogue) if left else "null"},"to":{_described(joined, catalogue)},'
-        f'"lifecycle":"active","whale":{"true" if change.is_whale else "false"},'
+        f'"from":{came},"to":{went},'
+        f'"lifecycle":"{change.lifecycle}","whale":{"true" if change.is_whale else "false"},'
         f'"occurred_at":"{occurred_at}","decided_at":"{rfc3339(change.record.timestamp)}","origin":"{origin}",'
-        f'"confidence":{confidence},"reasons":{why},"catalogue_version":{catalogue.version},"regime":"normal",'
+        f'"confidence":{confidence},"reasons":{why},"catalogue_version":{catalogue.version},'
+        f'"regime":"{catalogue.regime_at(change.occurred_at_ms)}",'
         f'"jurisdiction":{quoted(change.jurisdiction)},"source":{source}}}'
     )
     headers = (
         ("ce_specversion", b"1.0"),
         ("ce_type", b"tidemark.segment.changed.v1"),
         ("ce_source", rules.source.encode()),
-        ("ce_id", f"{change.wallet_id}/{change.sequence}/{segment_id(joined)}".encode()),
+        ("ce_id", f"{change.wallet_id}/{change.sequence}/{segment_id(joined) if joined else '-'}".encode()),
         ("ce_subject", key),
         ("ce_time", occurred_at.encode()),
         ("ce_partitionkey", key),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class Effects:
     `rows`: structured (k,) of `ROW`, the wallets in `keys` to be saved. `journals`: wallet -> packed journal.
     `codes`: new campaigns, field -> number. `cells`: what is added to the ROI counters.
     `learning`: float32 (m, 16), feature rows for the overview. `late`: accepted events that were late, by lane.
+    `flow`: float64 (h, 4), what was done in each hour, in the columns of `models.regime.CELL`. `due`: wallet -> when it
+    is to be swept, epoch seconds, 0 no more; only those whose time has changed. `taken`: records folded; the one after
+    them moves the clock to `State.until_ms`, if there is one.
     """
 
     keys: list[bytes]
@@ -52,3 +55,6 @@ class Effects:
     rejected: list[Quarantined]
     learning: NDArray[np.float32]
     late: tuple[int, int]
+    flow: NDArray[np.float64]
+    due: dict[bytes, int] = field(default_factory=dict)
+    taken: int = 0

@@ -6,7 +6,8 @@ KDD 2006).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,23 +16,35 @@ from scipy.optimize import linear_sum_assignment
 from models.rows import SLOTS
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
 
 #: A segment survives in a cluster that holds this share of its mass, or whose mass it holds this share of.
 SURVIVES = 0.5
+#: A new cluster that took this share of an old one's mass is a part of it that split off.
+SPLITS = 0.25
+#: A new cluster is a retired one come back if their squared distance, in units of their variance and averaged over
+#: the features, is below this: neighbours that differ in three of sixteen features by two deviations do not pass.
+SAME = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
     """Who is who after a refit.
 
-    `numbers`: the segment of every new column. `born`: those of them that are new. `retired`: number of a segment
-    that is no more -> the segment that took most of its mass, 0 if nobody took any.
+    `numbers`: the segment of every new column. `born`: those of them that are new. `returned`: those that had
+    retired and are back. `retired`: number of a segment that is no more -> the segment that took most of its mass,
+    0 if nobody took any. `split`: a segment that is new or back -> the one it took a quarter of or more.
     """
 
     numbers: tuple[int, ...]
-    born: tuple[int, ...]
-    retired: dict[int, int]
+    born: tuple[int, ...] = ()
+    returned: tuple[int, ...] = ()
+    retired: dict[int, int] = field(default_factory=dict)
+    split: dict[int, int] = field(default_factory=dict)
 
 
 def overlap(
@@ -43,22 +56,53 @@ def overlap(
     return mass
 
 
-def trace(numbers: tuple[int, ...], mass: NDArray[np.float64], next_number: int) -> Lineage:
+def trace(
+    numbers: tuple[int, ...],
+    mass: NDArray[np.float64],
+    next_number: int,
+    returning: Mapping[int, int] = MappingProxyType({}),
+) -> Lineage:
     """Carry `numbers` of the old columns over to the new ones; new segments count from `next_number`.
 
-    `mass` float64 (old, new), with a row and a column for each, also where it is empty.
+    `mass` float64 (old, new), with a row and a column for each, also where it is empty. `returning`: new columns
+    that are retired segments come back, if no living segment is their heir -> the number they had.
     """
     old_mass, new_mass = mass.sum(axis=1, keepdims=True), mass.sum(axis=0, keepdims=True)
+    taken = mass / np.maximum(old_mass, 1e-300)
     jaccard = mass / np.maximum(old_mass + new_mass - mass, 1e-300)
-    held = np.maximum(mass / np.maximum(old_mass, 1e-300), mass / np.maximum(new_mass, 1e-300))
+    held = np.maximum(taken, mass / np.maximum(new_mass, 1e-300))
     pairs = zip(*linear_sum_assignment(-jaccard), strict=True)
-    heir_of = {int(new): numbers[old] for old, new in pairs if held[old, new] >= SURVIVES}
-    unclaimed = [column for column in range(mass.shape[1]) if column not in heir_of]
+    known = {int(new): numbers[old] for old, new in pairs if held[old, new] >= SURVIVES}
+    back = {column: number for column, number in returning.items() if column not in known}
+    unclaimed = [column for column in range(mass.shape[1]) if column not in known | back]
     born = dict(zip(unclaimed, range(next_number, next_number + len(unclaimed)), strict=True))
-    carried = tuple((heir_of | born)[column] for column in range(mass.shape[1]))
+    carried = tuple((known | back | born)[column] for column in range(mass.shape[1]))
     gone = [row for row, number in enumerate(numbers) if number not in carried]
     retired = {numbers[row]: carried[mass[row].argmax()] if mass[row].any() else 0 for row in gone}
-    return Lineage(carried, tuple(born.values()), retired)
+    parts = {column: int(taken[:, column].argmax()) for column in (*back, *born) if len(numbers)}
+    split = {carried[column]: numbers[row] for column, row in parts.items() if taken[row, column] >= SPLITS}
+    return Lineage(carried, tuple(born.values()), tuple(back.values()), retired, split)
+
+
+def recognise(
+    clusters: tuple[NDArray[np.float64], NDArray[np.float64]], resting: Mapping[int, tuple[Floats, Floats]]
+) -> dict[int, int]:
+    """Which of these clusters are retired ones come back: column -> the number of the nearest that is near enough.
+
+    `clusters`: centres and variances, (k, d) each. `resting`: number -> its centre and variances, (d,) each, in the
+    same units.
+    """
+    centres, variances = clusters
+    apart = [
+        (float(2 * ((centre - centres[column]) ** 2 / (spread + variances[column])).mean()), column, number)
+        for number, (centre, spread) in resting.items()
+        for column in range(len(centres))
+    ]
+    found: dict[int, int] = {}
+    for distance, column, number in sorted(apart):
+        if distance < SAME and column not in found and number not in found.values():
+            found[column] = number
+    return found
 
 
 def give_slots(

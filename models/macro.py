@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 #: A segment below this share of the mass is none.
 SHARE_FLOOR = 0.02
 #: A fresh start must beat the warm one by this many nats per row, or centres would jump for nothing.
-JUMP = 0.1
+JUMP = 0.3
 #: Silhouettes this close are a tie. Of a tie the better explanation wins, but one more segment must explain a row
 #: better by this many nats: cutting one Gaussian in two gains less.
-TIE, WORTH_A_SEGMENT = 0.02, 0.2
+TIE, WORTH_A_SEGMENT = 0.04, 0.2
 #: Variances are shrunk to the pooled one by the mass of this many average micro-clusters, and never fall below
 #: this share of the variance of everything.
 PSEUDO, VARIANCE_FLOOR = 8.0, 0.02
+#: A component is no longer where it was if its squared distance, in its variances and averaged over the features, is
+#: above this.
+FAR = 1.0
 ROUNDS, PRECISION = 30, 1e-5
 FRESH_STARTS = 2
 
@@ -112,6 +115,20 @@ def from_centres(points: Points, centres: Floats) -> Fit:
     return improve(points, evaluate(points, *_maximise(points, chances)))
 
 
+def from_labels(points: Points, labels: Indices, most: int) -> Fit:
+    """The mixture of given clusters (m,), of those that have mass enough the `most` heaviest, heaviest first.
+
+    A label below 0 is none. What belongs to no cluster that stays counts where it is explained best.
+    """
+    known, place = np.unique(labels, return_inverse=True)
+    masses = np.where(known >= 0, np.bincount(place, points.weights, len(known)), 0.0)
+    order = np.argsort(-masses, kind="stable")[:most]
+    kept = order[masses[order] >= min(SHARE_FLOOR, masses.max())] if masses.any() else order[:1]
+    chances = (place[:, None] == kept).astype(np.float64)
+    chances[~chances.any(axis=1)] = 1.0 / len(kept)  # what is in none says nothing about any
+    return evaluate(points, *_maximise(points, chances))
+
+
 def fresh(points: Points, count: int, generator: np.random.Generator) -> Fit:
     """The best mixture of `count` components from a few k-means++ starts."""
     starts = [from_centres(points, _spread_out(points, count, generator)) for _ in range(FRESH_STARTS)]
@@ -129,14 +146,32 @@ def first(points: Points, fewest: int, most: int, generator: np.random.Generator
     return evaluate(points, fit.centres[order], fit.variances[order], fit.shares[order])
 
 
+def propose(
+    points: Points, kept: Fit, bounds: tuple[int, int], generator: np.random.Generator
+) -> tuple[Fit, Fit | None]:
+    """What these points make of `kept`: the same components in better places, and what else would suit them better.
+
+    The second has one component more or less, or all begun afresh; None: nothing does. A component that would
+    jump to other points stays where it was, and those points are wished one of their own.
+    """
+    warm = improve(points, kept)
+    jumped = _jumped(points, kept, warm)
+    if not jumped.any():
+        return warm, alternative(points, warm, bounds, generator)
+    if len(kept) < min(bounds[1], len(points.weights)):
+        return kept, from_centres(points, np.concatenate((kept.centres, warm.centres[jumped][:1])))
+    return kept, warm
+
+
 def alternative(points: Points, warm: Fit, bounds: tuple[int, int], generator: np.random.Generator) -> Fit | None:
     """A mixture that suits the points better than the warm one: one component more or less, or all begun afresh."""
     fewest, most = bounds
     reached = score(points, warm)
     if len(warm) > fewest:
-        fewer = from_centres(points, np.delete(warm.centres, _masses(points, warm).argmin(), axis=0))
+        fewer = _with_one_less(points, warm)
         dying = _masses(points, warm).min() < SHARE_FLOOR / 2
-        if dying or score(points, fewer) > reached + TIE:
+        worth_it = fewer.objective >= warm.objective - WORTH_A_SEGMENT  # or it would be wished back
+        if dying or (worth_it and score(points, fewer) > reached + TIE):
             return fewer
     if len(warm) < min(most, len(points.weights)):
         more = _with_one_more(points, warm)
@@ -145,6 +180,31 @@ def alternative(points: Points, warm: Fit, bounds: tuple[int, int], generator: n
             return more
     anew = fresh(points, len(warm), generator)
     return anew if anew.objective > warm.objective + JUMP and score(points, anew) >= reached else None
+
+
+def difference(steady: Fit, other: Fit) -> tuple[int, Floats]:
+    """How many components `other` has more (1, 0, -1), and the centre (d,) of the one that came or went.
+
+    Where all are begun afresh: the centre that is farthest from any of before.
+    """
+    longer, shorter = (steady, other) if len(other) < len(steady) else (other, steady)
+    apart = _distances(longer.centres, shorter.centres).min(axis=1)
+    return len(other) - len(steady), longer.centres[apart.argmax()]
+
+
+def moved(points: Points, before: Fit, after: Fit) -> float:
+    """The share of the mass, 0 to 1, that is expected to be placed elsewhere; both have the same components."""
+    apart = np.abs(_chances(points, before) - _chances(points, after)).sum(axis=1)
+    return float(points.weights @ apart) / 2
+
+
+def _jumped(points: Points, before: Fit, after: Fit) -> NDArray[np.bool_]:
+    """Components (k,) that are not where they were, or share less than half their mass with what they were."""
+    same = np.where(before.labels == after.labels, points.weights, 0.0)
+    both = np.bincount(before.labels, same, len(before))
+    apart = (2 * (before.centres - after.centres) ** 2 / (before.variances + after.variances)).mean(axis=1)
+    jumped: NDArray[np.bool_] = apart > FAR
+    return jumped | (both < np.minimum(_masses(points, before), _masses(points, after)) / 2)
 
 
 def score(points: Points, fit: Fit) -> float:
@@ -165,12 +225,24 @@ def _masses(points: Points, fit: Fit) -> Floats:
     return np.bincount(fit.labels, points.weights, len(fit)).astype(np.float64, copy=False)
 
 
+def _with_one_less(points: Points, fit: Fit) -> Fit:
+    """One component less: the lightest one."""
+    return from_centres(points, np.delete(fit.centres, _masses(points, fit).argmin(), axis=0))
+
+
 def _with_one_more(points: Points, fit: Fit) -> Fit:
     """One more component, begun at the micro-cluster that is explained worst."""
     densities = log_densities(points, fit.centres, fit.variances, fit.shares)
     worst = np.argsort(points.weights * _log_sum(densities), kind="stable")[:3]
     grown = [from_centres(points, np.concatenate((fit.centres, points.means[[point]]))) for point in worst]
     return max(grown, key=lambda one: one.objective)
+
+
+def _chances(points: Points, fit: Fit) -> Floats:
+    """How likely each point belongs to each component, (m, k)."""
+    densities = log_densities(points, fit.centres, fit.variances, fit.shares)
+    chances: Floats = np.exp(densities - _log_sum(densities)[:, None])
+    return chances
 
 
 def _maximise(points: Points, chances: Floats) -> tuple[Floats, Floats, Floats]:

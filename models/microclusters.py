@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from numbers import Real
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 import numpy as np
 from river import base
@@ -31,19 +31,41 @@ if TYPE_CHECKING:
         def to_numpy(self) -> NDArray[Any]: ...
 
 
-FORMAT = 1
+#: Version of a snapshot; those of all these are read.
+FORMAT, FORMATS = 2, frozenset({1, 2})
 #: Rows learned in one go; more are cut up, so that memory is bounded whatever comes in.
 BATCH = 1_000
 #: Rows that `learn_one` gathers before they are learned together.
 GATHERED = 32
 #: Weight from which a first fit makes sense.
 READY = 200.0
-#: A new fit replaces the published one when it explains a row better by this many nats on average.
-BETTER = 0.05
+#: A new fit replaces the published one when it explains a row better by this many nats on average and would place
+#: this share of the rows elsewhere, or when it explains so much better that what is published is out of date.
+BETTER, MATERIAL, STALE = 0.05, 0.02, 0.3
 #: Refits in a row that must wish for the same change of the clusters: one more, one less, or all begun afresh.
 PATIENCE = 3
+#: Two wishes are for the same cluster if their centres are this near: squared, scaled, averaged over the features.
+SAME_WISH = 0.5
+#: A cluster that comes back within this many half-lives gets its number again; so many retired ones are remembered.
+RETURNS, RESTING = 1.0, 16
 #: The scale forgets this many times slower than the micro-clusters.
 SCALE_LASTS = 4.0
+
+
+class Resting(NamedTuple):
+    """A cluster that is no more: the age of the model at its end, centre and variance (d,) in the features' units."""
+
+    since: float
+    centre: Floats
+    variance: Floats
+
+
+class Wish(NamedTuple):
+    """A change of the clusters on probation: components more (1), less (-1) or all afresh (0); `centre` (d,) of it."""
+
+    change: int
+    times: int
+    centre: Floats
 
 
 class MicroClusters(base.Clusterer):
@@ -112,8 +134,9 @@ class MicroClusters(base.Clusterer):
         self._gathered: list[Floats] = []
         self._since = 0.0
         self._refits = 0
-        self._wish: int | None = None
-        self._wished = 0
+        self._age = 0.0
+        self._resting: dict[int, Resting] = {}
+        self._wish: Wish | None = None
 
     @classmethod
     def _unit_test_params(cls) -> Any:
@@ -149,6 +172,7 @@ class MicroClusters(base.Clusterer):
 
     def forget(self, half_lives: float) -> None:
         """Let everything learned so far fade by 2^-half_lives."""
+        self._age += half_lives
         self._summary.fade(0.5**half_lives)
         self._scale.fade(0.5 ** (half_lives / SCALE_LASTS))
 
@@ -172,41 +196,84 @@ class MicroClusters(base.Clusterer):
     def refit(self) -> identity.Lineage | None:
         """Fit the mixture anew; who is who if it replaced the one before, None if that one stays."""
         self._since = 0.0
-        if len(self._summary) == 0:
+        if self.weight == 0:
             return None
         self._refits += 1
         points = self._points()
-        generator = np.random.default_rng([self.seed, self._refits])
         if self.mixture is None:
-            fit = macro.first(points, self.fewest, self.most, generator)
+            fit = self._first(points)
             mass = np.zeros((0, len(fit)))
         else:
             kept = self._carried(points, self.mixture)
-            fit = self._better(points, kept, generator)
+            fit = self._better(points, kept)
             if fit is kept:
                 return None
             mass = identity.overlap(kept.labels, fit.labels, points.weights, (len(kept), len(fit)))
-        lineage = identity.trace(self.numbers, mass, self.next_number)
-        scale = self._scale
-        self.adopt(Mixture(mean=scale.mean, sd=scale.sd(), **_of(fit)), lineage.numbers)
-        return lineage
+        return self._replace(fit, mass)
 
     def adopt(self, mixture: Mixture, numbers: tuple[int, ...]) -> None:
         """Go on from this mixture; `numbers` of its columns."""
         self.mixture, self.numbers = mixture, numbers
         self.next_number = max(self.next_number, *(number + 1 for number in numbers), 1)
 
-    def _better(self, points: macro.Points, kept: macro.Fit, generator: np.random.Generator) -> macro.Fit:
+    def _replace(self, fit: macro.Fit, mass: Floats) -> identity.Lineage:
+        """Put a fit in the place of the present mixture; `mass` (old, new) lies in both."""
+        scale = self._scale
+        mixture = Mixture(mean=scale.mean, sd=scale.sd(), **_of(fit))
+        recent = {number: each for number, each in self._resting.items() if self._age - each.since <= RETURNS}
+        apart = {n: (scale.scaled(each.centre), each.variance / scale.sd() ** 2) for n, each in recent.items()}
+        back = identity.recognise((fit.centres, fit.variances), apart)
+        lineage = identity.trace(self.numbers, mass, self.next_number, back)
+        gone = {number: self._at_rest(number) for number in lineage.retired}
+        staying = {number: each for number, each in recent.items() if number not in lineage.returned}
+        self._resting = dict([*staying.items(), *gone.items()][-RESTING:])
+        self.adopt(mixture, lineage.numbers)
+        return lineage
+
+    def _first(self, points: macro.Points) -> macro.Fit:
+        return macro.first(points, self.fewest, self.most, self._dice())
+
+    def _dice(self) -> np.random.Generator:
+        """The same for the same fit, whoever makes it."""
+        return np.random.default_rng([self.seed, self._refits])
+
+    def _at_rest(self, number: int) -> Resting:
+        """What is remembered of a cluster that is no more, in the units of the features."""
+        assert self.mixture is not None  # it has this cluster
+        column, sd = self.numbers.index(number), self.mixture.sd
+        centre = self.mixture.mean + sd * self.mixture.centres[column]
+        return Resting(self._age, centre, self.mixture.variances[column] * sd**2)
+
+    def _better(self, points: macro.Points, kept: macro.Fit) -> macro.Fit:
         """The fit that is to replace `kept`, or `kept` itself; centres jump, come and go only after probation."""
-        warm = macro.improve(points, kept)
-        other = macro.alternative(points, warm, (self.fewest, self.most), generator)
-        wish = None if other is None else len(other) - len(warm)
-        self._wished = 0 if wish is None else 1 + (self._wished if wish == self._wish else 0)
-        self._wish = wish
-        if other is not None and self._wished >= PATIENCE:
-            self._wish, self._wished = None, 0
+        steady, other = macro.propose(points, kept, (self.fewest, self.most), self._dice())
+        if self._granted(steady, other):
+            assert other is not None  # nothing is granted that nobody wished
             return other
-        return warm if warm.objective > kept.objective + BETTER else kept
+        return steady if self._is_material(points, kept, steady) else kept
+
+    def _is_material(self, points: macro.Points, kept: macro.Fit, fit: macro.Fit) -> bool:
+        """Whether a fit of the same clusters is worth a change of all boundaries."""
+        gain = fit.objective - kept.objective
+        return gain > STALE or (gain > BETTER and macro.moved(points, kept, fit) > MATERIAL)
+
+    def _granted(self, steady: macro.Fit, other: macro.Fit | None) -> bool:
+        """Whether the wish for `other` instead of `steady` has been on probation for long enough."""
+        self._wish = None if other is None else self._wished(steady, other)
+        granted = self._wish is not None and self._wish.times >= PATIENCE
+        if granted:
+            self._wish = None
+        return granted
+
+    def _wished(self, steady: macro.Fit, other: macro.Fit) -> Wish:
+        """The wish for `other` instead of `steady`, and how often in a row it has come."""
+        change, about = macro.difference(steady, other)
+        centre = self._scale.mean + self._scale.sd() * about
+        before = self._wish
+        if before is None or before.change != change:
+            return Wish(change, 1, centre)
+        apart = float((((centre - before.centre) / self._scale.sd()) ** 2).mean())
+        return Wish(change, before.times + 1 if apart <= SAME_WISH else 1, centre)
 
     def _points(self) -> macro.Points:
         weights = self._summary.weights
@@ -261,6 +328,8 @@ class MicroClusters(base.Clusterer):
         self._gathered = [np.pad(row, (0, size - len(row))) for row in self._gathered]
         self._scale.widen(size)
         self._summary.widen(size)
+        self._wish = None
+        self._resting = {}
         if self.mixture is not None:
             self.mixture = _widened(self.mixture, size)
 
@@ -268,7 +337,22 @@ class MicroClusters(base.Clusterer):
 
     def snapshot(self) -> bytes:
         """All that was learned as bytes, without pickle; feature names must be texts or integers."""
-        scale, summary = self._scale, self._summary
+        return pack(*self._content())
+
+    @classmethod
+    def restore(cls, packed: bytes) -> Self:
+        """The model whose `snapshot` this is. Raises `UnknownFormat`."""
+        head, arrays = unpack(packed)
+        if head.get("format") not in FORMATS:
+            raise UnknownFormat(f"a model snapshot of format {head.get('format')}")
+        parameters = head["parameters"]
+        model = cls(**parameters | {"one_scale": tuple(parameters["one_scale"])})
+        model._take(head, arrays)
+        return model
+
+    def _content(self) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+        """Head and arrays of a snapshot."""
+        scale, summary, wish = self._scale, self._summary, self._wish
         head = {
             "format": FORMAT,
             "parameters": self._get_params(),
@@ -279,7 +363,9 @@ class MicroClusters(base.Clusterer):
             "radius": summary.radius,
             "since": self._since,
             "refits": self._refits,
-            "wish": [self._wish, self._wished],
+            "age": self._age,
+            "resting": {str(number): each.since for number, each in self._resting.items()},
+            "wish": [wish.change, wish.times] if wish else None,
         }
         arrays = {
             "scale_mean": scale.mean,
@@ -289,27 +375,25 @@ class MicroClusters(base.Clusterer):
             "deviations": summary.deviations,
             "gathered": np.array(self._gathered).reshape(len(self._gathered), len(self._features)),
         }
+        arrays |= {"wish": wish.centre} if wish else {}
+        arrays |= {f"resting_{n}": np.stack((each.centre, each.variance)) for n, each in self._resting.items()}
         fit = {} if self.mixture is None else _of(self.mixture, "mean", "sd")
-        return pack(head, arrays | {f"fit_{name}": array for name, array in fit.items()})
+        return head, arrays | {f"fit_{name}": array for name, array in fit.items()}
 
-    @classmethod
-    def restore(cls, packed: bytes) -> MicroClusters:
-        """The model whose `snapshot` this is. Raises `UnknownFormat`."""
-        head, arrays = unpack(packed)
-        if head.get("format") != FORMAT:
-            raise UnknownFormat(f"a model snapshot of format {head.get('format')}")
-        parameters = head["parameters"]
-        model = cls(**parameters | {"one_scale": tuple(parameters["one_scale"])})
-        model.numbers, model.next_number = tuple(head["numbers"]), head["next_number"]
-        model._features = tuple(head["features"])
-        model._since, model._refits = head["since"], head["refits"]
-        model._wish, model._wished = head["wish"]
-        model._scale = Scale(head["scale_weight"], arrays["scale_mean"], arrays["scale_deviations"], model.one_scale)
-        model._summary = Summary(arrays["weights"], arrays["means"], arrays["deviations"], head["radius"])
-        model._gathered = list(arrays["gathered"])
+    def _take(self, head: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from the content of a snapshot."""
+        self.numbers, self.next_number = tuple(head["numbers"]), head["next_number"]
+        self._features = tuple(head["features"])
+        self._since, self._refits = head["since"], head["refits"]
+        if head["format"] > 1:  # what was on probation in format 1 begins anew
+            self._age = head["age"]
+            self._wish = Wish(head["wish"][0], head["wish"][1], arrays["wish"]) if head["wish"] else None
+            self._resting = {int(n): Resting(since, *arrays[f"resting_{n}"]) for n, since in head["resting"].items()}
+        self._scale = Scale(head["scale_weight"], arrays["scale_mean"], arrays["scale_deviations"], self.one_scale)
+        self._summary = Summary(arrays["weights"], arrays["means"], arrays["deviations"], head["radius"])
+        self._gathered = list(arrays["gathered"])
         fit = {name.removeprefix("fit_"): array for name, array in arrays.items() if name.startswith("fit_")}
-        model.mixture = Mixture(**fit) if fit else None
-        return model
+        self.mixture = Mixture(**fit) if fit else None
 
 
 def _of(fit: macro.Fit | Mixture, *more: str) -> dict[str, Floats]:

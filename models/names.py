@@ -1,13 +1,17 @@
-"""What people read: features in natural units, and a name for a segment from its centre."""
+"""What people read: features in natural units, and a name for a segment: from its centre, or given by a user."""
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from itertools import chain, count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from models.rows import FEATURES
+from models.segments import Catalogue
 
 if TYPE_CHECKING:
     import numpy as np
@@ -118,3 +122,83 @@ def _candidates(kind: str, adjectives: list[str], contrast: dict[str, float]) ->
     two = (f"{first} {second} {kind}" for first in fitting for second in fitting if first != second)
     yield from chain(plain, (f"{word} {kind}" for word in fitting), two)
     yield from (f"{next(iter(plain))} {number}" for number in count(2))
+
+
+#: Bounds of what a user gives, in characters, and names that would be taken for something else.
+NAME_LENGTH, DESCRIPTION_LENGTH = 64, 500
+RESERVED = re.compile(r"unassigned|s\d+")
+
+
+class GivenName(NamedTuple):
+    """What a user calls a segment, and what he wrote about it."""
+
+    name: str
+    description: str = ""
+
+
+class WrongName(ValueError):
+    """A name that cannot be given; its text is one line for people."""
+
+
+def give(catalogue: Catalogue, number: int, given: GivenName, others: Mapping[int, GivenName]) -> bytes:
+    """A name for a segment as it is stored, canonical JSON. `others`: those given so far. Raises `WrongName`."""
+    name, description = given.name.strip(), given.description.strip()
+    if catalogue.column_of(number) < 0 and number not in catalogue.retired_names:
+        raise WrongName(f"there is no segment s{number}: `tidemark segments` lists all")
+    if not (1 <= len(name) <= NAME_LENGTH and name.isprintable()):
+        raise WrongName(f"a name has 1 to {NAME_LENGTH} characters that can be printed")
+    if RESERVED.fullmatch(name.casefold()):
+        raise WrongName(f"{name} would be taken for a segment's id: choose another name")
+    if len(description) > DESCRIPTION_LENGTH or not description.isprintable():
+        raise WrongName(f"a description has at most {DESCRIPTION_LENGTH} characters that can be printed, in one line")
+    named = _names_of(catalogue) | {other: each.name for other, each in others.items()}
+    for other, taken in named.items():
+        if other != number and taken.casefold() == name.casefold():
+            raise WrongName(f"s{other} is called {taken}: choose another name, or rename that one first")
+    return json.dumps(GivenName(name, description)._asdict(), separators=(",", ":"), sort_keys=True).encode()
+
+
+def read_given(found: Mapping[bytes, bytes]) -> dict[int, GivenName]:
+    """The names users have given, by segment, of the hash they are stored in; what cannot be read is left out."""
+    given = {}
+    for number, text in found.items():
+        try:
+            given[int(number)] = GivenName(**json.loads(text))
+        except (ValueError, TypeError):
+            continue
+    return given
+
+
+def with_names(catalogue: Catalogue, given: Mapping[int, GivenName]) -> Catalogue:
+    """The catalogue with the names users have given, and no others of theirs.
+
+    An automatic name that says the same gets a number. The same object where nothing changes.
+    """
+    if not given and not any(segment.automatic for segment in catalogue.segments):
+        return catalogue
+    taken = {each.name for number, each in given.items() if number in _names_of(catalogue)}
+    segments = []
+    for segment in catalogue.segments:
+        its, automatic = given.get(segment.number), segment.automatic or segment.name
+        if its:
+            segments.append(replace(segment, name=its.name, description=its.description, automatic=automatic))
+            continue
+        name = _free(automatic, taken)
+        taken.add(name)
+        segments.append(replace(segment, name=name, description="", automatic="" if name == automatic else automatic))
+    names = catalogue.retired_names.items()
+    retired = {number: given[number].name if number in given else name for number, name in names}
+    if tuple(segments) == catalogue.segments and retired == catalogue.retired_names:
+        return catalogue
+    return replace(catalogue, segments=tuple(segments), retired_names=retired)
+
+
+def _names_of(catalogue: Catalogue) -> dict[int, str]:
+    return catalogue.retired_names | {segment.number: segment.name for segment in catalogue.segments}
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """The name, or the name with the first number that makes it nobody's."""
+    if name not in taken:
+        return name
+    return next(numbered for number in count(2) if (numbered := f"{name} {number}") not in taken)

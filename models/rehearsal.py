@@ -8,18 +8,20 @@ import numpy as np
 
 from models.counters import Codes
 from models.features import row_features
+from models.lifecycle import horizon
 from models.rows import FEATURES, blank_rows
 from models.rules import HOUR_MS, Rules
 from models.segments import Catalogue, Segment
 from models.state import TOUCHES, TRANSACTIONS, Batch, Record, State, Totals, Wallets
 from models.step import step
+from models.sweep import sweep
 
 NOON_MS = 1_775_001_600_000
 KEY = b"w"
 
 
 def rehearse() -> None:
-    """Run two small batches through everything that is compiled; some 30 s after the code has changed, else 0.3 s."""
+    """Run two batches and a sweep through all that is compiled; some 30 s after the code has changed, else 0.3 s."""
     catalogue = two_segments()
     state = State(0, 1, 0, Totals(), Codes(), Wallets([KEY], blank_rows(1), [None]))
     for number in range(2):
@@ -27,6 +29,8 @@ def rehearse() -> None:
         state, _ = step(
             state, Batch(records, lanes, np.zeros(len(records), np.int64)), Rules(partitioner="off"), catalogue
         )
+    due_ms = int(state.wallets.rows["due_s"][0]) * 1000
+    sweep(state, horizon(state.clock_ms, due_ms), (TRANSACTIONS, a_batch(2)[0][0]), Rules(), catalogue)
     catalogue.place(row_features(state.wallets.rows))
 
 

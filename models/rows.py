@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Version of the layout below, in every row's first byte; 0 is a wallet never seen. Stored rows of all these are read.
-ROW_VERSION = 2
-ROW_VERSIONS = frozenset({1, ROW_VERSION})
+ROW_VERSION = 3
+ROW_VERSIONS = frozenset({1, 2, ROW_VERSION})
 
 #: Numbers of segments are below this. The time of a fee and the segment it was credited to share one int64,
-#: time x 65,536 + segment; in version 1 it was fee x 8,192 + segment.
+#: time x 65,536 + segment; in version 1 it was fee x 8,192 + segment. Up to version 2, `rebased_s` held something else.
 SEGMENTS, SEGMENTS_1 = 1 << 16, 1 << 13
 
 #: Accepted event ids a wallet remembers, cusum slots, fees in the row.
@@ -67,13 +67,17 @@ FAST_SUMS = slice(ASSET_SUMS.stop, ASSET_SUMS.stop + len(SUMS))
 SLOW_SCALE = slice(0, ASSET_SUMS.stop)
 ALL_SUMS = FAST_SUMS.stop
 
-#: Bits of `flags`.
-WHALE, HAS_JOURNAL = 1, 2
+#: How alive a wallet is (`models.lifecycle`); the codes are stored.
+LIFECYCLE = ("active", "new", "slowing", "dormant", "returned")
+ACTIVE, NEW, SLOWING, DORMANT, RETURNED = range(5)
+
+#: Bits of `flags`; above them, from bit 8, is the slot that a wallet which LEANS leans to (`models.decisions`).
+WHALE, HAS_JOURNAL, LEANS, BY_MODEL = 1, 2, 4, 8
 
 ROW = np.dtype(
     [
         ("version", "u1"),
-        ("lifecycle", "u1"),  # 0 active; the other stages come with sweeps
+        ("lifecycle", "u1"),  # index in LIFECYCLE
         ("flags", "u2"),
         ("segment", "u2"),  # number of the segment, 0 unassigned
         ("slow_landmark", "i2"),  # landmarks of the decayed sums, in units of 32 half-lives
@@ -85,10 +89,10 @@ ROW = np.dtype(
         ("fees", "u4"),  # transactions with a fee
         ("catalogue", "u4"),  # version of the catalogue at the last decision
         ("first_s", "u4"),  # first event accepted, epoch seconds
-        ("due_s", "u4"),  # room for the sweep's lazy due entry
+        ("due_s", "u4"),  # when the wallet is looked at by a sweep, epoch seconds, 0 never; as in the due index
         ("last_at_ms", "i8"),  # newest transaction, 0 none
         ("changed_s", "u4"),  # occurred_at of the last change of segment, epoch seconds, 0 none
-        ("largest_usd", "f4"),
+        ("rebased_s", "u4"),  # since when the slow scale holds only what the fast one did, epoch seconds, 0 ever
         ("ring", "u8", (IDS,)),  # hashes of the newest accepted ids, at ids % 32
         ("sums", "f8", (ALL_SUMS,)),
         ("cusum", "f4", (SLOTS,)),
@@ -120,7 +124,8 @@ def unpack_rows(stored: list[bytes | None]) -> NDArray[np.void]:
     first = rows["version"] == 1
     if first.any():
         rows["recent_fees"][first] = since_version_1(rows["recent_fees"][first])
-        rows["version"][first] = ROW_VERSION
+    rows["rebased_s"][rows["version"] < ROW_VERSION] = 0
+    rows["version"][rows["version"] > 0] = ROW_VERSION
     return rows
 
 

@@ -7,6 +7,17 @@ from dataclasses import dataclass
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
+#: Who learns the segments: our own clusterer, or one of River's in its place.
+OWN_CLUSTERER = "tidemark"
+CLUSTERERS = (
+    OWN_CLUSTERER,
+    "river.KMeans",
+    "river.STREAMKMeans",
+    "river.DBSTREAM",
+    "river.DenStream",
+    "river.CluStream",
+)
+
 #: The largest value of an input record, in bytes; more is `too_large`.
 LARGEST_VALUE = 1 << 20
 #: Scaled features are cut off at this many standard deviations: one absurd amount must not decide everything.
@@ -43,6 +54,9 @@ class Rules:
     #: Bounds of the number of segments the overview may choose.
     fewest_segments: int = 3
     most_segments: int = 12
+    #: Which of `CLUSTERERS` learns, and its parameters as canonical JSON.
+    clusterer: str = OWN_CLUSTERER
+    clusterer_params: str = "{}"
     #: Names of the input topics, as they appear in events (`source.topic`).
     transactions_topic: str = "wallet.transactions"
     touches_topic: str = "campaign.touches"

@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 
 #: Version of the JSON form.
 FORMAT = 1
+#: Happenings a catalogue tells, so that it does not grow with the years.
+HISTORY = 100
+#: What makes of a posterior a confidence that is right so often (docs/decisions.md).
+TEMPERATURE, DOUBT = 4.0, 0.2
+#: Versions are below this: a row has 32 bits for one.
+VERSIONS = 1 << 32
+#: Bounds of the numbers wallets are placed with, far from where sums of squares overflow or divisions lose all digits.
+LEAST_SPREAD, LARGEST = 1e-20, 1e20
+#: The threshold of whales, log1p USD: more cannot be turned into USD.
+LARGEST_WHALE = 700.0
 #: A segment without mass keeps a finite likelihood.
 LEAST_SHARE = 1e-9
 
@@ -32,7 +42,8 @@ class UnusableCatalogue(ValueError):
 class Segment:
     """One segment: `number` >= 1 is its identity for ever, `slot` 0..15 its place in a wallet's evidence.
 
-    `share`: part of the learned wallets, 0..1. `born_version`: the catalogue that first had it.
+    `share`: part of the learned wallets, 0..1. `born_version`: the catalogue that first had it. `description`: what
+    a user wrote about it. `automatic`: what it would be called but for names by users.
     """
 
     number: int
@@ -40,6 +51,22 @@ class Segment:
     name: str
     share: float
     born_version: int
+    description: str = ""
+    automatic: str = ""
+
+
+class Happening(NamedTuple):
+    """What became of segment `segment` in `version`, at event time `at_ms`.
+
+    `kind`: born; split, `other` is the one it came out of; returned, from retirement; absorbed, `other` took its
+    wallets; retired, nobody did. `other` is 0 where there is none.
+    """
+
+    kind: str
+    segment: int
+    other: int
+    version: int
+    at_ms: int
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -90,10 +117,15 @@ class Mixture:
 
 
 def confidence(scores: NDArray[np.float64], columns: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The posterior probability, 0 to 1, of the segment in each of `columns` (m,), for scores (m, K)."""
+    """How probable the segment in each of `columns` (m,) is, 0 to 1, for scores (m, K); over all K they add up to 1.
+
+    The posterior of the mixture, tempered, with a part of it spread evenly: the features of a wallet are not
+    independent as the mixture has it, and a clear row may still be of a segment that is not what it seems.
+    """
     own = scores[np.arange(len(scores)), columns]
-    chances: NDArray[np.float64] = 1 / np.exp(scores - own[:, None]).sum(axis=1)
-    return chances
+    chances: NDArray[np.float64] = 1 / np.exp((scores - own[:, None]) / TEMPERATURE).sum(axis=1)
+    doubted: NDArray[np.float64] = (1 - DOUBT) * chances + DOUBT / scores.shape[1]
+    return doubted
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -103,7 +135,10 @@ class Catalogue(Mixture):
     `slot_since[s]`: the version in which slot s was last given to another segment; evidence older than that is void.
     `whale_at`: 95th percentile of the feature `wallet_size`, in its units (log1p USD); inf while unknown.
     `retired`: number of a segment that is no more -> number of the one that took its wallets, 0 for none;
-    `retired_names`: what it was called.
+    `retired_names`: what it was called. `history`: what became of segments, newest last, at most `HISTORY`.
+    `held_from_ms`, `held_until_ms`: the newest flash crash as event time [from, until), 0 while there was none; nobody
+    should change his segment for what he does within it. They belong to the moment and not to the version: the
+    overview's pointer has them, `to_json` and `hash` do not, and a pinned catalogue has none.
     """
 
     version: int
@@ -112,6 +147,13 @@ class Catalogue(Mixture):
     whale_at: float = float("inf")
     retired: dict[int, int] = field(default_factory=dict)
     retired_names: dict[int, str] = field(default_factory=dict)
+    history: tuple[Happening, ...] = ()
+    held_from_ms: int = 0
+    held_until_ms: int = 0
+
+    def regime_at(self, at_ms: int) -> str:
+        """`crash` or `normal`: the market's regime at an event time, as far as the overview has seen."""
+        return "crash" if self.held_from_ms <= at_ms < self.held_until_ms else "normal"
 
     def column_of(self, number: int) -> int:
         """The column of a segment, -1 if this version does not have it."""
@@ -158,11 +200,14 @@ class Catalogue(Mixture):
             "retired_names": {str(number): name for number, name in self.retired_names.items()},
             "segments": [self._segment_json(column) for column in range(len(self.segments))],
         }
+        if self.history:  # only where there is one: a catalogue of an earlier Tidemark keeps its hash
+            content["history"] = [each._asdict() for each in self.history]
         return json.dumps(content, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
 
     def _segment_json(self, column: int) -> dict[str, Any]:
         segment = self.segments[column]
-        return {
+        by_users = {"description": segment.description, "automatic": segment.automatic}
+        return {key: text for key, text in by_users.items() if text} | {
             "segment": f"s{segment.number}",
             "slot": segment.slot,
             "name": segment.name,
@@ -178,7 +223,7 @@ class Catalogue(Mixture):
         """The catalogue of a text made by `to_json`, in any layout. Raises `UnusableCatalogue`."""
         try:
             catalogue = _read(json.loads(text))
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as problem:
             raise UnusableCatalogue(f"not a catalogue of segments ({type(problem).__name__})") from problem
         fault = _fault(catalogue)
         if fault:
@@ -203,6 +248,7 @@ def _read(content: dict[str, Any]) -> Catalogue:
         whale_at=float("inf") if whale_at is None else float(whale_at),
         retired={int(number): int(successor) for number, successor in content["retired"].items()},
         retired_names={int(number): str(name) for number, name in content["retired_names"].items()},
+        history=tuple(Happening(**each) for each in content.get("history", ())),
     )
 
 
@@ -213,6 +259,8 @@ def _read_segment(content: dict[str, Any]) -> Segment:
         name=str(content["name"]),
         share=float(content["share"]),
         born_version=int(content["born_version"]),
+        description=str(content.get("description", "")),
+        automatic=str(content.get("automatic", "")),
     )
 
 
@@ -222,19 +270,37 @@ def _table(segments: list[dict[str, Any]], key: str) -> NDArray[np.float64]:
 
 def _fault(catalogue: Catalogue) -> str | None:
     """What would make placing wrong, or None."""
+    return _fault_of_numbers(catalogue) or _fault_of_arrays(catalogue)
+
+
+def _fault_of_numbers(catalogue: Catalogue) -> str | None:
     numbers = [segment.number for segment in catalogue.segments]
     slots = [segment.slot for segment in catalogue.segments]
-    arrays = (catalogue.mean, catalogue.sd, catalogue.centres, catalogue.variances, catalogue.shares)
-    if catalogue.mean.shape != (len(FEATURES),) or catalogue.sd.shape != (len(FEATURES),):
-        return f"mean and sd need {len(FEATURES)} values each"
+    versions = (catalogue.version, *catalogue.slot_since, *(segment.born_version for segment in catalogue.segments))
     if len(set(numbers)) != len(numbers) or not all(1 <= number < SEGMENTS for number in numbers):
         return f"segment ids must be s1 to s{SEGMENTS - 1}, each once"
     if len(set(slots)) != len(slots) or not set(slots) <= set(range(SLOTS)) or len(catalogue.slot_since) != SLOTS:
         return f"slots must be 0 to {SLOTS - 1}, each once"
-    if not all(np.isfinite(array).all() for array in arrays):
-        return "a number is not finite"
-    if (catalogue.sd <= 0).any() or (catalogue.variances <= 0).any():
-        return "sd and variance must be above 0"
+    if not all(1 <= number < SEGMENTS and 0 <= heir < SEGMENTS for number, heir in catalogue.retired.items()):
+        return f"retired segments must be 1 to {SEGMENTS - 1}, those that took their wallets 0 to {SEGMENTS - 1}"
+    if not all(0 <= version < VERSIONS for version in versions):
+        return f"versions must be 0 to {VERSIONS - 1}"
+    return None
+
+
+def _fault_of_arrays(catalogue: Catalogue) -> str | None:
+    places, spreads = (catalogue.mean, catalogue.centres), (catalogue.sd, catalogue.variances)
+    shares = np.array([*catalogue.shares, *(segment.share for segment in catalogue.segments)])
+    if catalogue.mean.shape != (len(FEATURES),) or catalogue.sd.shape != (len(FEATURES),):
+        return f"mean and sd need {len(FEATURES)} values each"
+    if not all((np.abs(array) <= LARGEST).all() for array in places):
+        return f"mean and centre must be within {LARGEST:g}"
+    if not all(((array >= LEAST_SPREAD) & (array <= LARGEST)).all() for array in spreads):
+        return f"sd and variance must be {LEAST_SPREAD:g} to {LARGEST:g}"
+    if not ((shares >= 0) & (shares <= LARGEST)).all():
+        return "shares and weights must be 0 or more"
+    if not (0 <= catalogue.whale_at <= LARGEST_WHALE or np.isposinf(catalogue.whale_at)):
+        return f"whale_at must be 0 to {LARGEST_WHALE:g}, or null"
     return None
 
 

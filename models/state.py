@@ -90,7 +90,10 @@ class Totals:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Everything a step of one partition may read. `clock_ms` is 0 before the first event."""
+    """Everything a step of one partition may read. `clock_ms` is 0 before the first event.
+
+    `until_ms`: a step folds no record that moves the clock to it or beyond (`models.lifecycle.horizon`).
+    """
 
     partition: int
     partitions: int
@@ -98,3 +101,4 @@ class State:
     totals: Totals
     codes: Codes
     wallets: Wallets
+    until_ms: int = 1 << 62

@@ -26,9 +26,10 @@ from models.effects import Announcement, Effects, Quarantined
 from models.events import Rejected
 from models.joined import Joined, join
 from models.journeys import EMPTY_JOURNAL
-from models.rows import FEATURES, HAS_JOURNAL, blank_rows
+from models.regime import NO_FLOW, count_hours
+from models.rows import FEATURES, HAS_JOURNAL, LIFECYCLE, blank_rows
 from models.state import Batch, State, Totals, Wallets
-from models.tallies import Tally, moved
+from models.tallies import shifted
 
 if TYPE_CHECKING:
     from models.journeys import Journal
@@ -52,30 +53,50 @@ def step_together(
     joined = join(batches)
     events, refused = read(joined.records, joined.lanes)
     events, wallet = check(joined, events, refused, rules)
-    rejected = quarantine(joined, refused)
-    new, repeated = without_repeats(joined.rows, events, wallet)
+    new, repeated, ends = without_repeats(joined, events, wallet, rules)
+    taken = taken_of(joined, events, ends)
+    rejected = quarantine(joined, refused, taken)
     duplicates = np.bincount(joined.record_part[events.at[repeated]], minlength=len(batches))
     totals = [count(*each) for each in zip(joined.states, rejected, duplicates.tolist(), strict=True)]
-    if len(repeated):
+    if len(new) < len(events):
         events, wallet = events.pick(new), wallet[new]
     if not len(events):
-        return [unmoved(*each) for each in zip(joined.states, totals, rejected, strict=True)]
+        return [unmoved(*each) for each in zip(joined.states, totals, rejected, taken, strict=True)]
     work = work_through(joined, (events, wallet), rules, catalogue)
     changes = announce_changes(work, catalogue)
     books, cells = settle(work)
     shares = shares_of(work)
     return [
-        finish(work, books, share, (cells[share.part], changes[share.moves], rejected[share.part], totals[share.part]))
+        finish(
+            work,
+            books,
+            share,
+            (cells[share.part], changes[share.moves], rejected[share.part], totals[share.part], taken[share.part]),
+        )
         for share in shares
     ]
 
 
-def quarantine(joined: Joined, refused: dict[int, Rejected]) -> list[list[Quarantined]]:
-    """The records that are no events, by partition, in order of arrival."""
+def taken_of(joined: Joined, events: Events, ends: NDArray[np.int64]) -> list[int]:
+    """How many records of each partition are taken: all, or those before the event that has to wait for a sweep."""
+    sizes = np.bincount(joined.record_part, minlength=len(joined.states))
+    first = np.cumsum(sizes) - sizes
+    return [
+        int(events.at[end] - start) if end >= 0 else int(size)
+        for end, start, size in zip(ends.tolist(), first.tolist(), sizes.tolist(), strict=True)
+    ]
+
+
+def quarantine(joined: Joined, refused: dict[int, Rejected], taken: Sequence[int]) -> list[list[Quarantined]]:
+    """The records that are no events, by partition, in order of arrival; of those that are taken."""
     out: list[list[Quarantined]] = [[] for _ in joined.states]
+    if not refused:
+        return out
+    first = np.searchsorted(joined.record_part, np.arange(len(joined.states))).tolist()
     for place, why in sorted(refused.items()):
-        found = Quarantined(joined.lanes[place], joined.records[place], why.reason, why.detail)
-        out[int(joined.record_part[place])].append(found)
+        part = int(joined.record_part[place])
+        if place - first[part] < taken[part]:
+            out[part].append(Quarantined(joined.lanes[place], joined.records[place], why.reason, why.detail))
     return out
 
 
@@ -88,11 +109,11 @@ def count(state: State, rejected: list[Quarantined], duplicates: int) -> Totals:
     return replace(totals, rejected=dict(reasons), duplicates=totals.duplicates + duplicates)
 
 
-def unmoved(state: State, counted: Totals, rejected: list[Quarantined]) -> tuple[State, Effects]:
+def unmoved(state: State, counted: Totals, rejected: list[Quarantined], taken: int) -> tuple[State, Effects]:
     """What is left of a batch without an accepted event."""
     none = CellDeltas([], np.zeros((0, 11), np.int64))
     learning = np.zeros((0, len(FEATURES)), np.float32)
-    effects = Effects([], blank_rows(0), {}, {}, none, [], rejected, learning, (0, 0))
+    effects = Effects([], blank_rows(0), {}, {}, none, [], rejected, learning, (0, 0), NO_FLOW, taken=taken)
     return replace(state, totals=counted), effects
 
 
@@ -132,7 +153,7 @@ def announce_changes(work: Work, catalogue: Catalogue) -> list[Announcement]:
 
 def change_of(work: Work, number: int, move: list[int]) -> Change:
     """A change and the facts around it. `move`: its row of `Told.moves`."""
-    event, left, entered, origin, sequence, stated = move
+    event, left, entered, origin, sequence, stated, stage = move
     joined, events, told, place = work.joined, work.events, work.told, int(work.events.at[event])
     return Change(
         move=Move(left, entered, ORIGINS[origin]),
@@ -147,6 +168,7 @@ def change_of(work: Work, number: int, move: list[int]) -> Change:
         lane=joined.lanes[place],
         record=joined.records[place],
         partition=joined.states[joined.record_part[place]].partition,
+        lifecycle=LIFECYCLE[stage],
     )
 
 
@@ -205,12 +227,12 @@ def finish(
     work: Work,
     books: Books,
     share: Share,
-    asked: tuple[CellDeltas, list[Announcement], list[Quarantined], Totals],
+    asked: tuple[CellDeltas, list[Announcement], list[Quarantined], Totals, int],
 ) -> tuple[State, Effects]:
     """The state of one partition after its batch, and everything the batch asks for."""
-    (cells, changes, rejected, totals), state = asked, work.joined.states[share.part]
+    (cells, changes, rejected, totals, taken), state = asked, work.joined.states[share.part]
     if share.events.start == share.events.stop:
-        return unmoved(state, totals, rejected)
+        return unmoved(state, totals, rejected, taken)
     journals = changed_journals(books, share)
     wallets = wallets_after(work, share, journals)
     after = State(
@@ -220,13 +242,28 @@ def finish(
         totals=totals_after(totals, work, share, books.beyond_memory[share.part]),
         codes=books.codes[share.part],
         wallets=wallets,
+        until_ms=state.until_ms,
     )
     keys, rows = saved(work, share, wallets)
     packed = {wallets.keys[place]: journal.pack() for place, journal in journals.items()}
     new_codes = {name: after.codes.numbers[name] for name in after.codes.names[len(state.codes.names) :]}
     late = share.counted[turns.LATE_TRANSACTIONS], share.counted[turns.LATE_TOUCHES]
     learning = work.told.learning[share.learned]
-    return after, Effects(keys, rows, packed, new_codes, cells, changes, rejected, learning, late)
+    flow = flow_of(work, share)
+    due = newly_due(state.wallets, wallets)
+    return after, Effects(keys, rows, packed, new_codes, cells, changes, rejected, learning, late, flow, due, taken)
+
+
+def newly_due(before: Wallets, after: Wallets) -> dict[bytes, int]:
+    """The wallets that are due at another time than before, and when."""
+    changed = np.flatnonzero(before.rows["due_s"] != after.rows["due_s"]).tolist()
+    return {after.keys[place]: int(after.rows["due_s"][place]) for place in changed}
+
+
+def flow_of(work: Work, share: Share) -> NDArray[np.float64]:
+    """What was done in each hour (h, 4), columns of `models.regime.CELL`."""
+    events, its = work.events, np.flatnonzero(~work.events.is_touch[share.events]) + share.events.start
+    return count_hours(events.occurred_at_ms[its], work.told.previous_at_ms[its], events.usd[its])
 
 
 def changed_journals(books: Books, share: Share) -> dict[int, Journal]:
@@ -259,12 +296,7 @@ def saved(work: Work, share: Share, wallets: Wallets) -> tuple[list[bytes], NDAr
 def totals_after(totals: Totals, work: Work, share: Share, beyond_memory: int) -> Totals:
     """What the partition has counted, with these events."""
     counted = share.counted
-    wallets, whales = totals.wallets_by_segment, totals.whales_by_segment
-    if counted[turns.SHIFTED]:
-        shifts = work.told.shifts[share.shifts].tolist()
-        left = Tally.of((segment, whale) for segment, whale, _, _ in shifts if segment != turns.NEVER_SEEN)
-        entered = Tally.of((segment, whale) for _, _, segment, whale in shifts)
-        wallets, whales = moved(wallets, left.wallets, entered.wallets), moved(whales, left.whales, entered.whales)
+    totals = shifted(totals, work.told.shifts[share.shifts].tolist() if counted[turns.SHIFTED] else ())
     return Totals(
         transactions=totals.transactions + counted[turns.TRANSACTIONS],
         touches=totals.touches + counted[turns.TOUCHES],
@@ -276,6 +308,6 @@ def totals_after(totals: Totals, work: Work, share: Share, beyond_memory: int) -
         segment_changes=totals.segment_changes + counted[turns.MOVED],
         wallets=totals.wallets + counted[turns.NEW],
         rejected=totals.rejected,
-        wallets_by_segment=wallets,
-        whales_by_segment=whales,
+        wallets_by_segment=totals.wallets_by_segment,
+        whales_by_segment=totals.whales_by_segment,
     )

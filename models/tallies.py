@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from models.rows import WHALE
@@ -12,6 +12,11 @@ from models.rows import WHALE
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from models.state import Totals
+
+#: Instead of a segment, of a wallet that had no event before.
+NEVER_SEEN = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,3 +42,16 @@ def moved(totals: dict[int, int], left: dict[int, int], entered: dict[int, int])
     """Totals with wallets taken out of where they `left` and put into what they `entered`; no zeros."""
     out = {n: totals.get(n, 0) - left.get(n, 0) + entered.get(n, 0) for n in {*totals, *left, *entered}}
     return {number: wallets for number, wallets in sorted(out.items()) if wallets}
+
+
+def shifted(totals: Totals, shifts: Sequence[Sequence[int]]) -> Totals:
+    """Totals after wallets are counted elsewhere. A shift: the segment and whale flag before, and those after."""
+    if not shifts:
+        return totals
+    left = Tally.of((segment, whale) for segment, whale, _, _ in shifts if segment != NEVER_SEEN)
+    entered = Tally.of((segment, whale) for _, _, segment, whale in shifts)
+    return replace(
+        totals,
+        wallets_by_segment=moved(totals.wallets_by_segment, left.wallets, entered.wallets),
+        whales_by_segment=moved(totals.whales_by_segment, left.whales, entered.whales),
+    )

@@ -10,23 +10,24 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from models.clocks import tick
 from models.compiled import compiled
-from models.decisions import SIZE, days_between, decide, enter, mark_whale
-from models.features import describe, fold
+from models.decisions import SIZE, days_between, decide, enter, is_held, mark_whale, notice_model
+from models.features import describe, fold, renew
+from models.lifecycle import queue, wake
 from models.placing import Terms, place
-from models.rows import FEATURES, ROW_VERSION, WHALE
+from models.rows import DORMANT, FEATURES, ROW_VERSION, WHALE
 from models.rules import DAY_MS
+from models.tallies import NEVER_SEEN
 
 #: What a partition counts: columns of `Told.counted`. NEW is wallets; LEARNED, MOVED and SHIFTED count rows told.
 TRANSACTIONS, TOUCHES, LATE_TRANSACTIONS, LATE_TOUCHES, REVENUE, COST, NEW, LEARNED, MOVED, SHIFTED = range(10)
 COUNTS = 10
 #: Columns of `Told.moves` and of `Told.shifts`.
-AT, LEFT, JOINED, ORIGIN, SEQUENCE, STATED = range(6)
+AT, LEFT, JOINED, ORIGIN, SEQUENCE, STATED, STAGE = range(7)
 WAS, WAS_WHALE, IS, IS_WHALE = range(4)
 #: Places of `Told.filled`.
 LESSONS, MOVES, SHIFTS = range(3)
-#: Instead of a segment, of a wallet that had no event before.
-NEVER_SEEN = -1
 
 
 class Pace(NamedTuple):
@@ -41,7 +42,7 @@ class Told(NamedTuple):
 
     `segment`, `clock_ms`, `previous_at_ms`: int64 (n,) with each event its wallet's segment, its partition's clock, and
     the wallet's newest transaction before it, 0 none. `counted`: int64 (p, 10). `learning`: float32 (n, 16), states
-    before the first transaction of a later day. `moves`: int64 (n, 6); with each `features` (n, 16), `before` (n, 16)
+    before the first transaction of a later day. `moves`: int64 (n, 7); with each `features` (n, 16), `before` (n, 16)
     as they were at the move before, `scores` (n, k) and `is_whale` (n,). `shifts`: int64 (n, 4), the segment and whale
     flag by which a wallet was counted, -1 for a new one, and by which it is now. `filled`: int64 (3,) how many rows of
     `learning`, `moves` and `shifts` there are.
@@ -70,7 +71,7 @@ def room_for(events: int, partitions: int, segments: int) -> Told:
         previous_at_ms=np.empty(events, np.int64),
         counted=np.zeros((partitions, COUNTS), np.int64),
         learning=np.empty((events, features), np.float32),
-        moves=np.empty((events, 6), np.int64),
+        moves=np.empty((events, 7), np.int64),
         features=np.empty((events, features)),
         before=np.empty((events, features), np.float32),
         scores=np.empty((events, segments)),
@@ -107,13 +108,23 @@ def take_turns(
             if opens_a_day(row, event["at_ms"]):
                 describe(row, features)
                 tell_lesson(features, part, told)
+            held = is_held(found, event["at_ms"])
+            decides = len(scores) > 0 and not held
+            if decides and row["catalogue"] != found["version"]:
+                describe(row, features)
+                place(features, terms, scores)
+                notice_model(row, scores, found)
             days = days_between(row["last_at_ms"], event["at_ms"])
             fold(row, event)
+            if not held and renew(row, event["at_ms"], found["renew_at"]):
+                days = max(days, found["head_start"])
+            wake(row, event["at_ms"], found["evidence"])
+            queue(row, clocks[part])
             describe(row, features)
             mark_whale(row, features[SIZE], found)
-            if len(scores) > 0:
+            if decides and row["lifecycle"] != DORMANT:
                 place(features, terms, scores)
-                joined, origin = decide(row, days, scores, found, terms)
+                joined, origin = decide(row, days, scores, found)
                 if joined >= 0:
                     tell_before(row, features, scores, told)
                     enter(row, found["numbers"][joined], event["at_ms"], features)
@@ -121,14 +132,6 @@ def take_turns(
         told.segment[at] = row["segment"]
         if (was, was_whale) != counted_as(row):
             tell_shift(row, (part, was, was_whale), told)
-
-
-@compiled
-def tick(clock_ms: int, at_ms: int, step_ms: int) -> int:
-    """The clock of a partition with an event: the newest event, raised by at most `step_ms` at a time."""
-    if clock_ms == 0:
-        return at_ms
-    return min(max(clock_ms, at_ms), clock_ms + step_ms)
 
 
 @compiled
@@ -182,6 +185,7 @@ def tell_before(row: np.void, features: NDArray[np.float64], scores: NDArray[np.
     told.features[move], told.scores[move], told.before[move] = features, scores, row["before"]
     told.is_whale[move] = row["flags"] & WHALE
     told.moves[move, LEFT], told.moves[move, STATED] = row["segment"], row["jurisdiction"]
+    told.moves[move, STAGE] = row["lifecycle"]
 
 
 @compiled

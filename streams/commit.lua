@@ -2,8 +2,9 @@
 -- KEYS: mark, pending, hashes...
 -- ARGV: the mark as I know it, the new mark, the new pending slot, how many rows, how many arguments are strings,
 --       the rows in one piece, all of one size, the key of each; then the strings: key, value, ...;
---       then for each hash how many follow, then field, value, ...
--- The keys of rows and strings are in ARGV: they carry the hash tag of KEYS[1], so they live where it lives.
+--       then for each hash how many follow, then field, value, ...;
+--       then the key of the due index, how many follow, then due time, wallet, ...; how many leave it, then these
+-- The keys of rows, strings and the due index are in ARGV: they carry the hash tag of KEYS[1], so they live where it lives.
 -- Nothing after the comparison can fail on what is written: no value is read, added or parsed. Lua does not roll back.
 local found = redis.call('GET', KEYS[1]) or ''
 if found ~= ARGV[1] then return found end
@@ -35,6 +36,19 @@ for hash = 3, #KEYS do
     at = last
   end
 end
+local due = ARGV[at]
+local function feed(write)
+  stop = at + 2 + ARGV[at + 1]
+  at = at + 2
+  while at < stop do
+    local last = math.min(at + CHUNK, stop)
+    write(unpack(ARGV, at, last - 1))
+    at = last
+  end
+  at = at - 1  -- the second list has no key before its length
+end
+feed(function(...) redis.call('ZADD', due, ...) end)
+feed(function(...) redis.call('ZREM', due, ...) end)
 redis.call('SET', KEYS[2], ARGV[3])
 redis.call('SET', KEYS[1], ARGV[2])
 return ARGV[2]

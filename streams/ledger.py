@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib import resources
@@ -19,7 +19,7 @@ import structlog
 from redis import exceptions as trouble
 
 from streams.errors import Foreign, Refused, Unavailable
-from streams.store import Address, Cluster, Server, Shelf, refusal, untrusted
+from streams.store import Address, Cluster, Request, Server, Shelf, refusal, untrusted
 
 FORMAT = 1
 #: The format of a mark while wallets leave or reach its partition: who does not know it can neither claim nor commit.
@@ -88,13 +88,15 @@ class Writes:
     """What a commit writes beside mark and pending slot; names are without the tag of the partition.
 
     `strings`: name -> value. `hashes`: name -> (field -> value). `rows`: those of `wallets`, in their order, all of one
-    size and in one piece: Redis cuts it, which costs this side nothing.
+    size and in one piece: Redis cuts it, which costs this side nothing. `due`: wallet -> when it is to be swept, epoch
+    seconds, 0 no more.
     """
 
     strings: dict[bytes, bytes] = field(default_factory=dict)
     hashes: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
     wallets: Sequence[bytes] = ()
     rows: bytes = b""
+    due: Mapping[bytes, int] = field(default_factory=dict)
 
 
 def tag(owner: int | str) -> bytes:
@@ -169,13 +171,15 @@ class Ledger:
         for fields in writes.hashes.values():
             words.append(b"%d" % (2 * len(fields)))
             words += [word for pair in fields.items() for word in pair]
+        words += [prefix + b"due", *_due_words(writes.due)]
         await self._guarded(owner, self._commit, marks, keys, words)
 
     async def discard(self, owner: int, marks: tuple[Mark, Mark], wallets: Sequence[bytes], totals: bytes) -> None:
-        """Delete wallets, rows and journals, and write the totals without them: guarded as a commit is."""
+        """Delete wallets, rows, journals and due times, and write the totals without them: guarded as a commit is."""
         prefix = tag(owner)
         gone = [prefix + kind + wallet for wallet in wallets for kind in (b"w:", b"j:")]
-        await self._guarded(owner, script("discard"), marks, [prefix + b"totals"], [totals, *gone])
+        words = [totals, b"%d" % len(wallets), *wallets, *gone]
+        await self._guarded(owner, script("discard"), marks, [prefix + b"totals", prefix + b"due"], words)
 
     async def _guarded(
         self, owner: int | str, text: Script, marks: tuple[Mark | None, Mark], keys: list[bytes], words: list[bytes]
@@ -200,6 +204,14 @@ class Ledger:
     async def read_hash(self, owner: int | str, name: bytes) -> dict[bytes, bytes]:
         found = await self._read(owner, b"HGETALL", [tag(owner) + name])
         return dict(zip(found[::2], found[1::2], strict=True))  # type: ignore[arg-type]  # a hash has no missing values
+
+    async def read_due(self, owner: int | str, count: int) -> list[tuple[bytes, int]]:
+        """The first wallets of the due index, in the order of (due, wallet), and when each is due, epoch seconds."""
+        command = pack_command(b"ZRANGE", tag(owner) + b"due", b"0", b"%d" % (count - 1), b"WITHSCORES")
+        found = await self._patiently(tag(owner), command)
+        if found and isinstance(found[0], list):  # RESP 3
+            return [(wallet, int(due)) for wallet, due in found]
+        return [(wallet, int(due)) for wallet, due in zip(found[::2], found[1::2], strict=True)]
 
     async def _read(self, owner: int | str, command: bytes, words: list[bytes]) -> list[bytes | None]:
         if not words:
@@ -254,6 +266,13 @@ class Ledger:
         if not self._waiting:
             log.warning("redis unavailable, the same command will be repeated", problem=str(problem))
         self._waiting.append(began)
+
+
+def _due_words(due: Mapping[bytes, int]) -> list[bytes]:
+    """Who is queued, and who is no more: each list with its length before it."""
+    queued = [word for wallet, when_s in due.items() if when_s for word in (b"%d" % when_s, wallet)]
+    gone = [wallet for wallet, when_s in due.items() if not when_s]
+    return [b"%d" % len(queued), *queued, b"%d" % len(gone), *gone]
 
 
 def foreign(owner: int | str, found: bytes) -> Foreign:
@@ -350,6 +369,25 @@ class LedgerReader:
         )
         return StoredOverview(Mark.unpack(mark) if mark else None, pointer, catalogue)
 
+    def string(self, owner: int | str, name: bytes) -> bytes | None:
+        """One value that is no result of the stream; None where there is none."""
+        (found,) = self._at_once(("GET", tag(owner) + name))
+        return bytes(found) if found is not None else None
+
+    def put(self, owner: int | str, name: bytes, value: bytes) -> None:
+        """Keep such a value. No mark guards it: no commit may depend on it."""
+        self._at_once(("SET", tag(owner) + name, value))
+
+    def names(self) -> dict[bytes, bytes]:
+        """The names users have given to segments: number -> what `models.names.give` made."""
+        (found,) = self._at_once(("HGETALL", tag(OVERVIEW) + b"names"))
+        return _pairs(found)
+
+    def give_name(self, number: int, value: bytes | None) -> None:
+        """Store a user's name for a segment, or with None take it away. No mark guards it: no stream made it."""
+        key, field = tag(OVERVIEW) + b"names", b"%d" % number
+        self._at_once(("HDEL", key, field) if value is None else ("HSET", key, field, value))
+
     def wallets(self) -> Iterator[tuple[int, bytes, bytes]]:
         """Partition, wallet and row of every stored wallet, in no order: a long scan, not one consistent step.
 
@@ -366,7 +404,7 @@ class LedgerReader:
         found = self._at_once(*(("GET", tag(partition) + b"mark") for partition in partitions))
         return {p: Mark.unpack(mark) for p, mark in zip(partitions, found, strict=True) if mark}
 
-    def _at_once(self, *commands: tuple[str, bytes]) -> list[Any]:
+    def _at_once(self, *commands: Request) -> list[Any]:
         found: list[Any] = _answer(partial(self._redis.at_once, *commands))
         return found
 

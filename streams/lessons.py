@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.observe import Digest
+from models.regime import NO_FLOW, add_hours
+from models.rows import FEATURES
 from models.rules import DAY_MS
 from streams.announce import Message
 from streams.intake import CATCHING_UP_MS
@@ -29,6 +31,10 @@ if TYPE_CHECKING:
 DIGEST_S = 1.0
 #: But a digest leaves at once when it has this many rows, or it would not fit into one Kafka message.
 DIGEST_ROWS = 8_000
+#: A digest that has nothing but the flow of the hour leaves this long after the last one.
+FLOW_S = 30.0
+#: Hours of which a partition keeps running totals: late events belong to hours past.
+HOURS = 48
 #: How far (event time) a partition may be ahead of what the overview has learned.
 AHEAD_MS = 2 * DAY_MS
 WAIT_S, LOOK_AGAIN_S = 5.0, 0.02
@@ -41,27 +47,38 @@ class Lessons:
         self.waits = 0
         self._partition, self._topic, self._watch = partition, topic, watch
         self._rows: list[NDArray[np.float32]] = []
+        self._flow, self._untold = NO_FLOW, math.inf  # running totals, and the first hour that is not told as it is
         self._sent, self._sent_s = 0, time.monotonic()
         self._deaf_at = -1  # what the overview had heard when a wait for it was given up
 
-    def digest(self, mark: Mark, learning: NDArray[np.float32], *, ahead: bool) -> Message | None:
+    def digest(
+        self, mark: Mark, learning: NDArray[np.float32], *, ahead: bool, flow: NDArray[np.float64] = NO_FLOW
+    ) -> Message | None:
         """The digest that goes with the commit of `mark`, if it is time for one.
 
         `learning`: float32 (n, 16), the rows of this commit. `ahead`: whether the partition will wait for the overview.
+        `flow`: float64 (h, 4), what this commit adds to the hours.
         """
         rows = [*self._rows, learning] if len(learning) else self._rows
-        many = sum(map(len, rows)) >= DIGEST_ROWS
-        due = rows and (many or time.monotonic() - self._sent_s >= DIGEST_S)
+        many, waited_s = sum(map(len, rows)) >= DIGEST_ROWS, time.monotonic() - self._sent_s
+        untold = min(self._untold, flow[0, 0]) if len(flow) else self._untold
+        due = (rows and (many or waited_s >= DIGEST_S)) or (untold < math.inf and waited_s >= FLOW_S)
         if not (due or ahead):
             return None
-        together = np.concatenate(rows) if rows else learning
-        digest = Digest(self._partition, mark.number, mark.nonce, mark.clock_ms, together)
+        together = np.concatenate(rows) if rows else np.zeros((0, len(FEATURES)), np.float32)
+        totals = add_hours(self._flow, flow, HOURS)
+        told = totals[totals[:, 0] >= untold]
+        digest = Digest(self._partition, mark.number, mark.nonce, mark.clock_ms, together, told)
         return Message(self._topic, str(self._partition).encode(), digest.pack())
 
-    def committed(self, mark: Mark, learning: NDArray[np.float32], *, sent: bool) -> None:
-        """The commit succeeded: its rows are under way, or wait for the next digest."""
+    def committed(
+        self, mark: Mark, learning: NDArray[np.float32], *, sent: bool, flow: NDArray[np.float64] = NO_FLOW
+    ) -> None:
+        """The commit succeeded: its rows and hours are under way, or wait for the next digest."""
+        if len(flow):
+            self._flow, self._untold = add_hours(self._flow, flow, HOURS), min(self._untold, flow[0, 0])
         if sent:
-            self._rows = []
+            self._rows, self._untold = [], math.inf
             self._sent, self._sent_s = mark.number, time.monotonic()
         elif len(learning):
             self._rows.append(learning)

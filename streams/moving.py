@@ -161,7 +161,7 @@ class Moving:
         strings |= {b"j:" + wallet: journal for wallet, journal in journals if journal is not None}
         strings[b"totals"] = with_wallets(await self._totals(target), came=new).to_json()
         newest_ms = min(self._marks[source].clock_ms, newest(here.values()))  # one wrong date does not move a clock far
-        await ledger.commit(target, self._next(target, newest_ms), b"", Writes(strings))
+        await ledger.commit(target, self._next(target, newest_ms), b"", Writes(strings, due=due_times(here)))
         left = with_wallets(await self._totals(source), went=list(here.values())).to_json()
         await ledger.discard(source, self._next(source), names, left)
         return len(here)
@@ -186,6 +186,11 @@ class Moving:
 def newest(rows: Iterable[bytes]) -> int:
     """The newest transaction of wallets with these rows, epoch ms; 0 where there is none."""
     return int(unpack_rows([*rows])["last_at_ms"].max(initial=0))
+
+
+def due_times(rows: Mapping[bytes, bytes]) -> dict[bytes, int]:
+    """When wallets with these rows are to be swept, epoch seconds, 0 never: the index says what the rows say."""
+    return dict(zip(rows, unpack_rows([*rows.values()])["due_s"].tolist(), strict=True))
 
 
 def with_wallets(totals: Totals, came: Sequence[bytes] = (), went: Sequence[bytes] = ()) -> Totals:

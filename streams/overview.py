@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from models.names import read_given
 from models.observe import Digest, Observed, Overview, observe
 from models.rows import UnknownFormat
 from models.segments import EMPTY_CATALOGUE, Catalogue, UnusableCatalogue
@@ -67,9 +68,10 @@ class OverviewPartition:
         return watch.catalogue if watch.pinned else EMPTY_CATALOGUE
 
     async def _work(self, overview: Overview, taken: Taken) -> Overview:
-        digests = list(_digests(taken.records))  # 1. what the partitions report
+        digests = list(_digests(taken.records))  # 1. what the partitions report, and the names users have given
+        given = read_given(await self._around.ledger.read_hash(OVERVIEW, b"names"))
         # 2. learn: a pure function of frozen values, so a thread of its own is safe; a refit takes a while
-        overview, observed = await asyncio.to_thread(observe, overview, digests, self._around.rules)
+        overview, observed = await asyncio.to_thread(observe, overview, digests, self._around.rules, given)
         clock_ms, catalogue = overview.learned_until_ms, overview.catalogue
         offsets = next_offsets(self._tenure.mark.offsets, taken)
         mark = self._tenure.next_mark(offsets, clock_ms, (catalogue.version, catalogue.hash))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,27 +17,32 @@ import numpy as np
 import structlog
 
 from models.counters import Cell, Codes, add_cells, decode_cell, encode_cell
-from models.state import Batch, State, Totals
+from models.lifecycle import NEVER_MS
+from models.state import Batch, Record, State, Totals
+from models.sweep import sweep
 from streams.announce import Message, quarantine
 from streams.cache import WalletCache
-from streams.errors import Refused
+from streams.errors import Refused, readable
 from streams.intake import next_offsets
 from streams.ledger import Writes
 from streams.lessons import Lessons
 from streams.steps import Steps
+from streams.sweeping import PAGE, Horizon, first_page
 from streams.tally import Tally
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from models.effects import Effects, Quarantined
     from models.rules import Rules
     from models.segments import Catalogue
+    from models.state import Wallets
     from streams.cache import Lookup
     from streams.catalogue import CatalogueWatch
     from streams.intake import Inbox, Taken
     from streams.ledger import Ledger, Mark
     from streams.settings import Settings
+    from streams.sweeping import Page
     from streams.tenure import Tenure
 
 #: Between two commits, unless a batch was full: lets small batches grow.
@@ -74,6 +78,7 @@ class Partition:
         self._cache = WalletCache(cache_wallets)
         self._totals, self._codes = Totals(), Codes()
         self._cells: dict[bytes, Cell] = {}
+        self._horizon = Horizon()
         self._loading = False
         self._lessons = Lessons(number, around.settings.digests_topic, around.watch)
 
@@ -105,33 +110,80 @@ class Partition:
         ledger = self._around.ledger
         (totals,) = await ledger.read_strings(self.number, b"totals")
         codes = await ledger.read_hash(self.number, b"codes")
-        with _readable(self.number):
+        with readable(self.number):
             self._totals, self._codes = Totals.from_json(totals), Codes.of(codes)
+        for _, due_s in await ledger.read_due(self.number, 1):
+            self._horizon.next_ms = due_s * 1000
 
     async def _work(self, taken: Taken) -> None:
+        """A batch, and the sweeps that come before some of its records."""
+        at = 0
+        while True:
+            done, until_ms = await self._fold(taken.part(at, len(taken.records)))
+            at += done
+            if at == len(taken.records):
+                return
+            await self._sweep(until_ms, (taken.lanes[at], taken.records[at]))
+
+    async def _fold(self, taken: Taken) -> tuple[int, int]:
+        """Take records up to the first that has to wait for a sweep; how many that were, and up to when to sweep."""
         tally, began = self._around.tally, time.perf_counter()
         self._loading = True
-        lookup = await self._load(taken)  # 1. the wallets the step needs and the cache lacks
+        lookup = await self._load(taken.records)  # 1. the wallets the step needs and the cache lacks
         loaded, self._loading = time.perf_counter(), False
         state, effects, catalogue = await self._step(taken, lookup)  # 2. decide; nothing has happened yet
-        stepped = time.perf_counter()
-        cells = await self._count(effects)  # 3. the counters, absolute
+        taken = taken.part(0, effects.taken)
+        if not taken.records:
+            return 0, state.until_ms
+        stepped, before = time.perf_counter(), self._totals
         offsets = next_offsets(self._tenure.mark.offsets, taken)
         mark = self._tenure.next_mark(offsets, state.clock_ms, (catalogue.version, catalogue.hash))
-        messages = self._messages(mark, taken, effects)
-        writes, asked = _writes(state, effects, cells), time.perf_counter()
-        await self._tenure.commit(mark, writes, messages)  # 4. all of it, or nothing
-        committed = time.perf_counter()
-        tally.committed(taken.lanes, (self._totals, state.totals), effects)
-        tally.commits.note(committed - asked)
-        self._remember(lookup, state, cells)  # 5. what is in Redis now
-        self._lessons.committed(mark, effects.learning, sent=self._has_digest(messages))
-        await self._tenure.announce(messages)  # 6. only what is committed
+        committed = await self._settle((mark, taken.records[-1].timestamp), lookup, state, effects)
+        tally.committed(taken.lanes, (before, state.totals), effects)
         self.inbox.ack(dict(enumerate(mark.offsets)))  # 7. a courtesy to Kafka's lag tools
         self._tell(taken, effects, (began, loaded, stepped, committed, time.perf_counter()))
+        return effects.taken, state.until_ms
 
-    async def _load(self, taken: Taken) -> Lookup:
-        lookup, tally = self._cache.look_up(taken.records), self._around.tally
+    async def _settle(self, asked: tuple[Mark, int], lookup: Lookup, state: State, effects: Effects) -> float:
+        """Make true what a step or a sweep asks for; when it was committed. `asked`: mark, timestamp of the record."""
+        mark, newest_ms = asked
+        cells = await self._count(effects)  # 3. the counters, absolute
+        messages = self._messages(mark, newest_ms, effects)
+        writes, began = _writes(state, effects, cells), time.perf_counter()
+        await self._tenure.commit(mark, writes, messages)  # 4. all of it, or nothing
+        committed = time.perf_counter()
+        self._around.tally.commits.note(committed - began)
+        self._remember(lookup, state, cells)  # 5. what is in Redis now
+        self._horizon.queued(effects.due)
+        self._lessons.committed(mark, effects.learning, sent=self._has_digest(messages), flow=effects.flow)
+        await self._tenure.announce(messages)  # 6. only what is committed
+        return committed
+
+    async def _sweep(self, until_ms: int, cause: tuple[int, Record]) -> None:
+        """Sweep those who are due by `until_ms`: the record that is the cause moves the clock to it or beyond."""
+        while self._horizon.next_ms <= until_ms:
+            page = first_page(await self._around.ledger.read_due(self.number, PAGE + 1))
+            if page is None:  # Redis was emptied: the next commit finds it out
+                self._horizon.next_ms = NEVER_MS
+                break
+            await self._sweep_page(page, cause)
+        self._horizon.swept_ms = until_ms
+
+    async def _sweep_page(self, page: Page, cause: tuple[int, Record]) -> None:
+        lookup = await self._load([Record(0, 0, wallet, None) for wallet in page.wallets])
+        before = self._state(self._cache.copy(lookup)[0])
+        with readable(self.number):
+            if not before.wallets.rows["version"].all():
+                raise LookupError("a wallet is due that has no row")
+        catalogue = self._around.watch.catalogue
+        state, effects = sweep(before, page.at_ms, cause, self._around.rules, catalogue)
+        mark = self._tenure.next_mark(self._tenure.mark.offsets, catalogue=(catalogue.version, catalogue.hash))
+        await self._settle((mark, cause[1].timestamp), lookup, state, effects)
+        self._horizon.swept(page, effects.due)
+        self._around.tally.swept(effects)
+
+    async def _load(self, records: Sequence[Record]) -> Lookup:
+        lookup, tally = self._cache.look_up(records), self._around.tally
         tally.found_wallets += len(lookup.keys) - len(lookup.missing)
         if lookup.missing:
             tally.missed_wallets += len(lookup.missing)
@@ -145,18 +197,22 @@ class Partition:
         """The wallets that the cache lacks."""
         ledger = self._around.ledger
         rows = await ledger.read(self.number, b"w", lookup.missing)
-        with _readable(self.number):
+        with readable(self.number):
             with_journal = self._cache.admit(lookup, rows)
         journals = await ledger.read(self.number, b"j", with_journal)
-        with _readable(self.number):
-            self._cache.admit_journals(with_journal, journals)
+        with readable(self.number):
+            self._cache.admit_journals(with_journal, journals, len(self._codes.names))
 
     async def _step(self, taken: Taken, lookup: Lookup) -> tuple[State, Effects, Catalogue]:
         wallets, wallet_of = self._cache.copy(lookup)
-        mark = self._tenure.mark
-        before = State(self.number, mark.partitions, mark.clock_ms, self._totals, self._codes, wallets)
         batch = Batch(taken.records, taken.lanes, wallet_of)
-        return await self._around.steps.step(before, batch)
+        return await self._around.steps.step(self._state(wallets), batch)
+
+    def _state(self, wallets: Wallets) -> State:
+        """What a step of this partition may read."""
+        mark = self._tenure.mark
+        until_ms = self._horizon.until_ms(mark.clock_ms)
+        return State(self.number, mark.partitions, mark.clock_ms, self._totals, self._codes, wallets, until_ms)
 
     async def _count(self, effects: Effects) -> dict[bytes, Cell]:
         """The new absolute values of the cells this batch adds to."""
@@ -166,12 +222,12 @@ class Partition:
             self._cells |= {name: decode_cell(cell) for name, cell in zip(unknown, stored, strict=True)}
         return add_cells(self._cells, effects.cells)
 
-    def _messages(self, mark: Mark, taken: Taken, effects: Effects) -> list[Message]:
+    def _messages(self, mark: Mark, newest_ms: int, effects: Effects) -> list[Message]:
         settings = self._around.settings
         changes = [Message(settings.changes_topic, each.key, each.value, each.headers) for each in effects.changes]
         rejected = [self._quarantine(each) for each in effects.rejected]
-        ahead = self._lessons.ahead(mark.clock_ms, taken.records[-1].timestamp)
-        digest = self._lessons.digest(mark, effects.learning, ahead=ahead)
+        ahead = self._lessons.ahead(mark.clock_ms, newest_ms)
+        digest = self._lessons.digest(mark, effects.learning, ahead=ahead, flow=effects.flow)
         return [*changes, *rejected, *([digest] if digest else [])]
 
     def _quarantine(self, found: Quarantined) -> Message:
@@ -222,18 +278,6 @@ class Partition:
         await self._tenure.leave()
 
 
-@contextmanager
-def _readable(partition: int) -> Iterator[None]:
-    """What is stored in a form this program does not know is a person's matter, not a traceback."""
-    try:
-        yield
-    except (ValueError, LookupError, TypeError) as problem:
-        raise Refused(
-            f"what Redis holds of partition {partition} cannot be read ({problem}): run the version of Tidemark that "
-            "wrote it, or restore Redis"
-        ) from problem
-
-
 def _writes(state: State, effects: Effects, cells: dict[bytes, Cell]) -> Writes:
     """Everything a batch changes, as Redis stores it; every value absolute."""
     strings = {b"j:" + key: journal for key, journal in effects.journals.items()}
@@ -241,4 +285,4 @@ def _writes(state: State, effects: Effects, cells: dict[bytes, Cell]) -> Writes:
     hashes = {b"roi": {name: encode_cell(cell) for name, cell in cells.items()}} if cells else {}
     if effects.codes:
         hashes[b"codes"] = {name: b"%d" % code for name, code in effects.codes.items()}
-    return Writes(strings, hashes, effects.keys, effects.rows.tobytes())
+    return Writes(strings, hashes, effects.keys, effects.rows.tobytes(), effects.due)

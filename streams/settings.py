@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, Field, FilePath, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    FilePath,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from models.rules import DAY_MS, HOUR_MS, Rules
+from models.rules import DAY_MS, HOUR_MS, OWN_CLUSTERER, Rules
 from streams.errors import WrongSettings
 
 if TYPE_CHECKING:
@@ -37,6 +47,11 @@ def _redis_url(url: SecretStr) -> SecretStr:
     if parts.scheme not in {"redis", "rediss", "unix"} or parts.port == 0:  # .port raises ValueError if it is no number
         raise ValueError("not a Redis URL")
     return url
+
+
+def _object(given: object) -> object:
+    """JSON is read here: what pydantic-settings raises on a text that is none is no line for people."""
+    return json.loads(given) if isinstance(given, str) else given
 
 
 class Settings(BaseSettings):
@@ -123,6 +138,12 @@ class Settings(BaseSettings):
     )
     segments_min: int = _setting(3, "fewest segments the model may choose", unit="segments", ge=1, le=16)
     segments_max: int = _setting(12, "most segments the model may choose", unit="segments", ge=1, le=16)
+    clusterer: Literal[
+        "tidemark", "river.KMeans", "river.STREAMKMeans", "river.DBSTREAM", "river.DenStream", "river.CluStream"
+    ] = _setting("tidemark", "who learns the segments: our own clusterer, or one of River's in its place")
+    clusterer_params: Annotated[dict[str, Any], NoDecode, BeforeValidator(_object)] = _setting(
+        {}, "parameters of River's clusterer", allowed='a JSON object of its parameters, such as {"n_clusters": 8}'
+    )
     cache_wallets: int = _setting(
         100_000,
         "wallets a worker keeps in memory, all its partitions together",
@@ -226,9 +247,19 @@ class Settings(BaseSettings):
             raise ValueError(f"{PREFIX}SEGMENTS_MIN: must not be above {PREFIX}SEGMENTS_MAX")
         if self.topic_transactions == self.topic_touches:
             raise ValueError(f"{PREFIX}TOPIC_TOUCHES: must differ from {PREFIX}TOPIC_TRANSACTIONS")
+        self._learner()
         self._kafka_access()
         self._redis_access()
         return self
+
+    def _learner(self) -> None:
+        """Parameters are looked at before a worker starts, and River is loaded only where it is wanted."""
+        if not self.clusterer_params and self.clusterer == OWN_CLUSTERER:
+            return
+        from models.clusterers import problem_with
+
+        if problem := problem_with(self.clusterer, self.clusterer_params):
+            raise ValueError(f"{PREFIX}CLUSTERER_PARAMS: {problem}")
 
     def _kafka_access(self) -> None:
         """What is given must be used: a certificate that is ignored in silence is a connection nobody protects."""
@@ -316,6 +347,8 @@ class Settings(BaseSettings):
             switch_at=self.switch_at,
             fewest_segments=self.segments_min,
             most_segments=self.segments_max,
+            clusterer=self.clusterer,
+            clusterer_params=_json(self.clusterer_params),
             transactions_topic=self.topic_transactions,
             touches_topic=self.topic_touches,
             source=f"/tidemark/{self.group}",
@@ -436,8 +469,16 @@ def _extra(field: FieldInfo, name: str) -> str:
 def _shown(value: object, *, is_url: bool = False) -> str:
     if isinstance(value, SecretStr):
         return without_password(value.get_secret_value()) if is_url else _MASK
+    if isinstance(value, dict):
+        return _json(value)
     return "" if value is None else str(value)
 
 
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, separators=(",", ":"), sort_keys=True)
+
+
 def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return _json(value)
     return value.get_secret_value() if isinstance(value, SecretStr) else str(value)

@@ -286,6 +286,10 @@ def slot_of(tag: bytes) -> int:
     return binascii.crc_hqx(tag[1 : tag.index(b"}")], 0) % _SLOTS
 
 
+#: A command, its key, and what else it takes.
+Request = tuple[str, bytes] | tuple[str, bytes, bytes] | tuple[str, bytes, bytes, bytes]
+
+
 class Shelf:
     """Redis for a command: blocking, one call at a time, over one server or all nodes of a cluster."""
 
@@ -294,12 +298,12 @@ class Shelf:
         self._servers: dict[Place, redis.Redis] = {}
         self._slots: Slots | None = None
 
-    def at_once(self, *commands: tuple[str, bytes]) -> list[Any]:
-        """The replies to `(command, key)`, those of one partition in one consistent step; without a cluster, all."""
+    def at_once(self, *commands: Request) -> list[Any]:
+        """The replies to `(command, key, …)`, those of one partition in one consistent step; without a cluster, all."""
         if not self._address.cluster:
             return _in_one_step(self._server(self._address.place), commands)
-        found: dict[tuple[str, bytes], Any] = {}
-        for tag in dict.fromkeys(_tag_of(key) for _, key in commands):
+        found: dict[Request, Any] = {}
+        for tag in dict.fromkeys(_tag_of(command[1]) for command in commands):
             its = tuple(command for command in commands if _tag_of(command[1]) == tag)
             found |= zip(its, self._of_partition(tag, its), strict=True)
         return [found[command] for command in commands]
@@ -319,7 +323,7 @@ class Shelf:
         for server in self._servers.values():
             server.close()
 
-    def _of_partition(self, tag: bytes, commands: Sequence[tuple[str, bytes]]) -> list[Any]:
+    def _of_partition(self, tag: bytes, commands: Sequence[Request]) -> list[Any]:
         for _ in range(REDIRECTS):
             if self._slots is None:
                 self._slots = self._asked()
@@ -361,7 +365,7 @@ class Shelf:
         return self._servers[place]
 
 
-def _in_one_step(server: redis.Redis, commands: Sequence[tuple[str, bytes]]) -> list[Any]:
+def _in_one_step(server: redis.Redis, commands: Sequence[Request]) -> list[Any]:
     with server.pipeline(transaction=True) as several:
         for command in commands:
             several.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's

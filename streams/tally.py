@@ -89,6 +89,11 @@ class Tally:
         self.reasons.update(each.reason for each in effects.rejected)
         self.moves.update((each.status, each.origin) for each in effects.changes)
 
+    def swept(self, effects: Effects) -> None:
+        """Count a sweep: it has no records."""
+        self.changes += len(effects.changes)
+        self.moves.update((each.status, each.origin) for each in effects.changes)
+
     def took(self, times: tuple[float, ...]) -> dict[str, float]:
         """Add what the phases of a batch took, and say it. `times`: when each of the four began, and the end."""
         phases = {name: end - begin for name, (begin, end) in zip(PHASES, pairwise(times), strict=True)}
