@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.cells import CAMPAIGNS, SMALLEST, Cells, empty_cells, expect, find_rows, in_order, with_room
+from models.cells import SMALLEST, Cells, empty_cells, expect, find_rows, in_order, with_room
 from models.changes import segment_id
 from models.compiled import compiled, leaf
 from models.counters import CONVERSIONS as CONVERTED
@@ -22,6 +22,7 @@ from models.counters import COST, CellDeltas, Codes, campaign_field, cell_field
 from models.counters import REVENUE as SHARED
 from models.counters import RULES as NAMES
 from models.journeys import DECAY, Journal
+from models.layout import CAMPAIGNS
 from models.memory import (
     BEGIN,
     CODES,

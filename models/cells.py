@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from models.compiled import compiled, leaf
 from models.counters import NUMBERS
+from models.layout import CAMPAIGNS
 from models.rows import SEGMENTS
 
-#: A key is one int64: partition of the batch, then number of the campaign (32 bits), then segment.
-CAMPAIGNS = 1 << 32
 #: What is carried of a sum is a multiple of this; nothing larger is added at once.
 CARRY = 1 << 60
-#: Columns of a row: its numbers, what each has carried, its key.
+#: Columns of a row: its numbers, what each has carried, its key. That is one int64: partition of the batch, number of
+#: the campaign (32 bits), segment.
 CARRIES, KEY, COLUMNS = NUMBERS, 2 * NUMBERS, 2 * NUMBERS + 1
 #: Places of the smallest table, a power of two; half of them may be taken.
 SMALLEST = 512

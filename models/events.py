@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Decimal, InvalidOperation
+from fractions import Fraction
 from itertools import chain
 from typing import Annotated, Any, Literal, NotRequired, TypeAlias, get_args
 
@@ -54,13 +55,15 @@ Time: TypeAlias = (
 )
 
 
+#: A decimal as text. No digit can be matched in two ways: a long text that is none is refused in linear time.
+DECIMAL = r"^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$"
 #: Only amounts have such a rule among those of their type.
 AmountRule = WithJsonSchema
 
 
 def as_decimal(**bounds: float) -> WithJsonSchema:
     """How an amount looks in JSON: a number, or the same as a string, which keeps every digit."""
-    text = {"type": "string", "pattern": r"^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?$"}
+    text = {"type": "string", "pattern": DECIMAL}
     return WithJsonSchema({"anyOf": [{"type": "number", **bounds}, text]})
 
 
@@ -156,6 +159,9 @@ class NoNumber:
 #: pydantic's error -> our reason; whatever is not here is a wrong type.
 REASONS = {"missing": "missing_field", "literal_error": "unknown_value"}
 RANGES = ("greater_than", "less_than", "too_short", "too_long", "greater_than_equal", "less_than_equal")
+TOO_EARLY, TOO_LATE = "before 2009-01-03", "after 2106-02-07T06:28:15Z"
+#: What an integer may have been meant in, and how many milliseconds one of it is.
+UNITS = (("seconds", 1000), ("microseconds", Fraction(1, 10**3)), ("nanoseconds", Fraction(1, 10**6)))
 ORDER = ("missing_field", "wrong_type", "unknown_value", "out_of_range")
 
 
@@ -206,10 +212,18 @@ def judge_fields(lane: int, found: dict[str, Any]) -> dict[str, Any] | Rejected:
     if at_ms is None:
         problems.append(Rejected("wrong_type", "occurred_at: not a time of RFC 3339"))
     elif not EARLIEST_MS <= at_ms <= LATEST_MS:
-        problems.append(Rejected("out_of_range", "occurred_at: before 2009-01-03"))
+        problems.append(Rejected("out_of_range", f"occurred_at: {TOO_EARLY if at_ms < EARLIEST_MS else TOO_LATE}"))
     if problems:
         return min(problems, key=lambda r: ORDER.index(r.reason))
     return {**event, **{name: float(amount) for name, amount in exact.items()}, "exact": exact}
+
+
+def misplaced(number: int) -> str:
+    """Why an integer is no epoch milliseconds of the contract: another unit, or another time."""
+    for unit, milliseconds in UNITS:
+        if EARLIEST_MS <= number * milliseconds <= LATEST_MS:
+            return f"{unit} instead of milliseconds?"
+    return TOO_EARLY if number < EARLIEST_MS else TOO_LATE
 
 
 def classify(refused: ValidationError) -> list[Rejected]:
@@ -222,7 +236,7 @@ def classify(refused: ValidationError) -> list[Rejected]:
             reason = "wrong_type"  # a number or an object is not on any list of words
         if name == "occurred_at" and kind != "missing":
             if number and reason == "out_of_range":
-                found.append(Rejected(reason, "occurred_at: seconds instead of milliseconds?"))
+                found.append(Rejected(reason, f"occurred_at: {misplaced(error['input'])}"))
             elif not number:
                 found.append(Rejected("wrong_type", "occurred_at: RFC 3339 with offset, or integer epoch milliseconds"))
         else:
@@ -242,14 +256,17 @@ def out_of_bounds(name: str, amount: Decimal) -> bool:
     return amount < 0 or (name == "usd_value" and amount >= 10**12) or (name == "cost_usd" and amount >= 10**9)
 
 
+IS_DECIMAL = re.compile(DECIMAL).fullmatch
+
+
 def decimal(found: Any) -> Decimal | None:
     """A JSON number or a decimal string, exactly; None for anything else."""
     if isinstance(found, bool) or not isinstance(found, int | Decimal | str):
         return None
+    if isinstance(found, str) and not IS_DECIMAL(found):
+        return None  # Decimal knows more: spaces, underscores, the digits of every script
     try:
-        if isinstance(found, str) and not found.isascii():
-            return None  # Decimal knows the digits of every script
-        amount = exact_number(found.strip()) if isinstance(found, str) else Decimal(found)
+        amount = exact_number(found) if isinstance(found, str) else Decimal(found)
     except ArithmeticError:
         return None
     return amount if amount.is_finite() else None

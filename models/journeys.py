@@ -1,37 +1,27 @@
 """The journal `j` of a wallet as it is stored: its touches, the path they make, fees a late touch may re-credit.
 
 A path is stored with its weights, so a wallet read back from Redis is credited without decoding its touches. Loops
-over events read and write journals in `models.memory`.
-
-Layout, little-endian: head (version, bytes up to the fees, touches, eligible touches, path valid from, path valid
-before), the path's block of int64, each touch (occurred_at, campaign code, length of its event id, event id), then
-the fees, each (occurred_at x 65536 + segment, fee), as int64; in version 1 (occurred_at, fee x 8192 + segment).
-
-The block has four rows, each `width(touches)` long and padded with 0: codes; weights of linear, time decay, position.
-Then the three sums of weights and the number of touches. Without an eligible touch there is none.
+over events read and write journals in `models.memory`; the bytes are those of `models.layout`.
 """
 
 from __future__ import annotations
 
-import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from models.layout import CAMPAIGNS, FOREVER, HEAD, TOUCH, width
 from models.rows import UnknownFormat, since_version_1
 
-#: Version of the layout above. Stored journals of all these are read.
+#: Version of the layout. Stored journals of all these are read.
 JOURNAL_VERSION = 2
 JOURNAL_VERSIONS = frozenset({1, JOURNAL_VERSION})
 #: Time decay (half-life 7.5 d): T[h] = round(2^24 2^(-h/180)) for a touch h whole hours older than the newest.
 DECAY = tuple(round(2**24 * 2 ** (-hours / 180)) for hours in range(366 * 24 + 1))
-HEAD = struct.Struct("<BIHHqq")
-TOUCH = struct.Struct("<qIH")
-FEE = struct.Struct("<qq")
-FOREVER = 1 << 62
-#: Paths of up to this many touches are stored in narrow blocks.
-NARROW = 8
 
 
 class Touched(NamedTuple):
@@ -40,11 +30,6 @@ class Touched(NamedTuple):
     occurred_at_ms: int
     event_id: bytes
     code: int
-
-
-def width(touches: int) -> int:
-    """Places of a block's rows: a few sizes only, so that wallets of like sizes take the same memory."""
-    return 0 if not touches else NARROW if touches <= NARROW else -(-touches // 64) * 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +42,20 @@ class Journal:
     stored: bytes
 
     @classmethod
-    def unpack(cls, stored: bytes) -> Journal:
-        """A journal as stored, of any known version. Raises `UnknownFormat`."""
+    def unpack(cls, stored: bytes, codes: int = CAMPAIGNS) -> Journal:
+        """A journal as stored, of any known version, that loops can trust; numbers of campaigns are below `codes`.
+
+        Raises `UnknownFormat`.
+        """
         if not stored or stored[0] not in JOURNAL_VERSIONS:
             raise UnknownFormat(f"a wallet journal of version {stored[0] if stored else '?'}, {len(stored)} bytes")
-        version, size, *_ = HEAD.unpack_from(stored)
-        if version == 1:
+        largest = _check()(np.frombuffer(stored, np.uint8))
+        if largest < 0:
+            raise UnknownFormat(f"a damaged wallet journal of {len(stored)} bytes")
+        if largest >= codes:
+            raise UnknownFormat(f"a wallet journal with a touch of campaign {largest}, of which nothing is known")
+        if stored[0] == 1:
+            _, size, *_ = HEAD.unpack_from(stored)
             stored = bytes([JOURNAL_VERSION]) + stored[1:size] + _since_version_1(stored[size:])
         return cls(stored)
 
@@ -85,6 +78,14 @@ class Journal:
             place += TOUCH.size + size
             found.append(Touched(at_ms, self.stored[place - size : place], code))
         return tuple(found)
+
+
+@cache
+def _check() -> Callable[[NDArray[np.uint8]], int]:
+    """The look at the bytes. Numba takes half a second, and most read-outs need none."""
+    from models.soundness import largest_code
+
+    return largest_code
 
 
 def _since_version_1(fees: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """What the wallets of a batch remember for their credit, laid out for loops over events: touches, paths, fees.
 
 A journal is decoded when the first event asks for it, changed in place, and written once, however many events change
-it. Compiled loops; the layout of a stored journal is that of `models.journeys`.
+it. Compiled loops; a stored journal is laid out as `models.layout` says.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.compiled import compiled, leaf
-from models.journeys import FOREVER, HEAD, JOURNAL_VERSION, NARROW, TOUCH
+from models.journeys import JOURNAL_VERSION
+from models.layout import FEE_BYTES, FOREVER, H_ELIGIBLE, H_HI, H_LO, H_SIZE, H_TOUCHES, HEAD_BYTES, TOUCH_BYTES
 from models.rows import FEES, SEGMENTS
 from models.rules import HOUR_MS
+from models.soundness import block_size, block_width, number_at
 
 #: Columns of `Memory.touches`: epoch milliseconds, number of the campaign, where in `text` the event id begins, bytes.
 AT, CODE, ID, SIZE = 0, 1, 2, 3
@@ -26,10 +28,6 @@ RECENT, WALLET_COLUMNS = 10, 10 + 2 * FEES
 #: Rows of a path: numbers of the campaigns; weights of linear, time decay, position; the three sums of weights; then
 #: room for the shares of an amount and those of a conversion, by five rules each, and for remainders.
 CODES, LINEAR, DECAYED, POSITION, TOTALS, REVENUE, CONVERSIONS, REMAINDERS, PATH_ROWS = 0, 1, 2, 3, 4, 5, 10, 15, 16
-#: Bytes: of a head, of a touch without its id, of a fee.
-HEAD_BYTES, TOUCH_BYTES, FEE_BYTES = HEAD.size, TOUCH.size, 16
-#: Where in a head: bytes up to the fees, touches, eligible touches, path valid from, valid before.
-H_SIZE, H_TOUCHES, H_ELIGIBLE, H_LO, H_HI = 1, 5, 7, 9, 17
 
 
 class Limits(NamedTuple):
@@ -61,34 +59,11 @@ class Memory(NamedTuple):
 
 
 @leaf
-def number_at(text: NDArray[np.uint8], place: int, size: int) -> int:
-    """The integer of `size` bytes at a place; signed if they are eight."""
-    value = np.int64(0)
-    for byte in range(size):
-        value |= np.int64(text[place + byte]) << (8 * byte)
-    return value  # type: ignore[return-value]  # the compiler knows one kind of integer
-
-
-@leaf
 def put(text: NDArray[np.uint8], place: int, value: int, size: int) -> int:
     """Write an integer as `size` bytes; the place behind it."""
     for byte in range(size):
         text[place + byte] = (value >> (8 * byte)) & 255
     return place + size
-
-
-@leaf
-def block_width(touches: int) -> int:
-    """Places of each row in the stored block of a path of so many touches."""
-    if touches == 0:
-        return 0
-    return NARROW if touches <= NARROW else (touches + 63) // 64 * 64
-
-
-@leaf
-def block_size(touches: int) -> int:
-    """Bytes of the stored block of a path of so many touches."""
-    return 8 * (4 * block_width(touches) + 4) if touches else 0
 
 
 # ------------------------------------------------------------------ opening
@@ -98,7 +73,10 @@ def block_size(touches: int) -> int:
 def open_memory(
     text: NDArray[np.uint8], wallets: NDArray[np.int64], decay: NDArray[np.int64], new: NDArray[np.int64]
 ) -> Memory:
-    """The memory of wallets with these journals. `new`: (k, 2) touches and fees that the batch brings each."""
+    """The memory of wallets with these journals, which fit (`models.soundness`).
+
+    `new`: (k, 2) touches and fees that the batch brings each.
+    """
     touches = spilled = 0
     for wallet in range(len(wallets)):
         begin, end = wallets[wallet, BEGIN], wallets[wallet, END]

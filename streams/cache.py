@@ -91,11 +91,12 @@ class WalletCache:
         lookup.slots[lookup.slots < 0] = slots
         return [lookup.missing[i] for i in np.flatnonzero(rows["flags"] & HAS_JOURNAL).tolist()]
 
-    def admit_journals(self, keys: list[bytes], stored: list[bytes | None]) -> None:
+    def admit_journals(self, keys: list[bytes], stored: list[bytes | None], codes: int) -> None:
+        """Take the journals of these wallets; numbers of campaigns are below `codes`."""
         for key, journal in zip(keys, stored, strict=True):
             if journal is None:
                 raise LookupError(f"the journal of wallet {key!r} is gone although its row says that it has one")
-            self._journals[self._slots[key]] = Journal.unpack(journal)
+            self._journals[self._slots[key]] = Journal.unpack(journal, codes)
 
     def copy(self, lookup: Lookup) -> tuple[Wallets, NDArray[np.int64]]:
         """Copies of a batch's wallets, and the wallet of each record."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class TidemarkError(Exception):
     """A foreseeable failure: its text is one line that says why and what to do.
@@ -48,3 +51,15 @@ class CutLog(Refused):
 
 class Foreign(TidemarkError):
     """Another owner has moved a partition's mark. This process must not go on; started again it is as good as any."""
+
+
+@contextmanager
+def readable(partition: int) -> Iterator[None]:
+    """What is stored in a form this program does not know is a person's matter, not a traceback."""
+    try:
+        yield
+    except (ValueError, LookupError, TypeError) as problem:
+        raise Refused(
+            f"what Redis holds of partition {partition} cannot be read ({problem}): run the version of Tidemark that "
+            "wrote it, or restore Redis"
+        ) from problem

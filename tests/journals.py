@@ -19,7 +19,8 @@ import numpy as np
 from models.attribution import Books, credit
 from models.columns import Events
 from models.counters import RULES, Codes, add_cells, campaign_field
-from models.journeys import DECAY, FEE, FOREVER, HEAD, JOURNAL_VERSION, TOUCH, Journal, Touched
+from models.journeys import DECAY, JOURNAL_VERSION, Journal, Touched
+from models.layout import FEE, FOREVER, HEAD, TOUCH
 from models.rows import FEES, SEGMENTS, blank_rows
 from models.rules import HOUR_MS, Rules
 

@@ -94,9 +94,14 @@ def time_ms(text: str) -> int | None:
 EXACT = Context(prec=400)
 
 
+WRITTEN_AMOUNT = re.compile(r"[+-]?(\d+|\d+\.\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+
+
 def amount(found: Any) -> Decimal | None:
     if isinstance(found, bool) or not isinstance(found, int | Decimal | str):
         return None
+    if isinstance(found, str) and not WRITTEN_AMOUNT.fullmatch(found):
+        return None  # Decimal also reads "1_000", " 5 " and the digits of other scripts
     try:
         number = Decimal(found)
     except InvalidOperation:

@@ -54,7 +54,7 @@ def test_a_row_says_whether_there_is_a_journal_to_read() -> None:
     cache = WalletCache(10)
     lookup = cache.look_up(records(b"a", b"b", b"c"))
     assert cache.admit(lookup, [row(1), row(2, HAS_JOURNAL), None]) == [b"b"]
-    cache.admit_journals([b"b"], [JOURNAL.pack()])
+    cache.admit_journals([b"b"], [JOURNAL.pack()], 2)
     wallets, _ = cache.copy(lookup)
     assert wallets.rows["segment"].tolist() == [1, 2, 0]
     assert [journal and journal.pack() for journal in wallets.journals] == [None, JOURNAL.pack(), None]
@@ -64,7 +64,7 @@ def test_a_journal_that_is_gone_is_not_taken_for_empty() -> None:
     cache = WalletCache(10)
     cache.admit(cache.look_up(records(b"a")), [row(1, HAS_JOURNAL)])
     with pytest.raises(LookupError, match="gone"):
-        cache.admit_journals([b"a"], [None])
+        cache.admit_journals([b"a"], [None], 2)
 
 
 def test_nothing_is_kept_before_it_is_committed() -> None:
@@ -107,7 +107,7 @@ def test_a_cache_of_any_size_over_a_store_is_the_store(batches: list[list[int]],
         assert cache.admit(lookup, [store.get(key) for key in lookup.missing]) == [
             key for key in lookup.missing if key in store
         ]
-        cache.admit_journals(*with_journals([key for key in lookup.missing if key in store]))
+        cache.admit_journals(*with_journals([key for key in lookup.missing if key in store]), 2)
         wallets, _ = cache.copy(lookup)
         assert [journal is not None for journal in wallets.journals] == [key in store for key in lookup.keys]
         wallets.rows["segment"] += 1

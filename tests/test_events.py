@@ -371,9 +371,45 @@ def test_a_record_of_the_largest_size_is_read() -> None:
     assert agree(0, value + b" " * (LARGEST_VALUE - len(value) + 1)) == "too_large"
 
 
-def test_seconds_are_recognised() -> None:
-    verdict = judge(0, with_raw(0, "occurred_at", "1775001600"))
-    assert verdict == Rejected("out_of_range", "occurred_at: seconds instead of milliseconds?")
+@pytest.mark.parametrize(
+    ("raw", "detail"),
+    [
+        ("1775001600", "seconds instead of milliseconds?"),
+        ("1230940799999", "before 2009-01-03"),
+        ("-5", "before 2009-01-03"),
+        ("4294967295001", "after 2106-02-07T06:28:15Z"),
+        ("1775001600000000", "microseconds instead of milliseconds?"),
+        ("1775001600000000000", "nanoseconds instead of milliseconds?"),
+        ("1" + "0" * 30, "after 2106-02-07T06:28:15Z"),
+        ('"2008-12-31T00:00:00Z"', "before 2009-01-03"),
+        ('"2106-02-08T00:00:00Z"', "after 2106-02-07T06:28:15Z"),
+    ],
+)
+def test_a_time_out_of_range_is_rejected_with_what_is_wrong_with_it(raw: str, detail: str) -> None:
+    for lane in (TRANSACTIONS, TOUCHES):
+        assert agree(lane, with_raw(lane, "occurred_at", raw)) == "out_of_range"
+        assert judge(lane, with_raw(lane, "occurred_at", raw)) == Rejected("out_of_range", f"occurred_at: {detail}")
+
+
+PATTERN = next(
+    re.compile(form["pattern"])
+    for form in json_schema()["$defs"]["campaign.touches"]["properties"]["cost_usd"]["anyOf"]
+    if form["type"] == "string"
+)
+
+
+@given(
+    st.text(st.sampled_from("0123456789_ .+-eE\n\t\u0661"), max_size=8)
+    | st.sampled_from(["1_000", "_5_", " 5 ", "5\n"])
+)
+@example("5\n")
+@example("5")
+@settings(max_examples=300)
+def test_a_text_is_an_amount_where_the_published_schema_says_so(text: str) -> None:
+    is_decimal = PATTERN.fullmatch(text) is not None
+    for lane, name in ((0, "fee_usd"), (0, "usd_value"), (0, "quantity"), (1, "cost_usd")):
+        reason = agree(lane, with_raw(lane, name, json.dumps(text)))
+        assert (reason != "wrong_type") == is_decimal
 
 
 # ------------------------------------------------------------------ amounts and times

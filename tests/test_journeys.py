@@ -7,7 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.journeys import DECAY, EMPTY_JOURNAL, FEE, FOREVER, HEAD, Journal, Touched, width
+from models.journeys import DECAY, EMPTY_JOURNAL, Journal, Touched
+from models.layout import FEE, FOREVER, H_ELIGIBLE, H_LO, H_SIZE, H_TOUCHES, HEAD, TOUCH, width
 from models.rows import FEES, SEGMENTS, UnknownFormat
 from models.rules import HOUR_MS, Rules
 from tests.journals import Booked, Happened, Plainly, as_stored, eligible, numbered_as, weights_of
@@ -35,6 +36,86 @@ def test_a_journal_is_read_as_it_was_stored(touched: tuple[Touched, ...], kept: 
 def test_a_journal_of_another_version_is_refused() -> None:
     with pytest.raises(UnknownFormat):
         Journal.unpack(b"\x09" + EMPTY_JOURNAL.pack()[1:])
+
+
+def fits(stored: bytes) -> bool:
+    """Whether a journal is what its head says, in plain Python."""
+    if len(stored) < HEAD.size:
+        return False
+    _, size, count, among, *_ = HEAD.unpack_from(stored)
+    place, times = HEAD.size + (8 * (4 * width(among) + 4) if among else 0), [0]
+    if among > count or not place <= size <= len(stored) or (len(stored) - size) % FEE.size:
+        return False
+    block = np.frombuffer(stored[HEAD.size : place], "<i8")
+    path, weights = block[:among], block[2 * width(among) :][:among]
+    if among and not (path.min() > 0 and 0 <= weights.min() <= weights.max() <= DECAY[0] == weights[-1]):
+        return False
+    while count and place + TOUCH.size <= size:
+        at_ms, code, length = TOUCH.unpack_from(stored, place)
+        if not times[-1] <= at_ms < FOREVER or not code:
+            return False
+        place, count, times = place + TOUCH.size + length, count - 1, [at_ms]
+    return place == size and not count
+
+
+def codes_in(stored: bytes) -> list[int]:
+    """The numbers of the campaigns in a journal that fits, those of its path first."""
+    path = np.frombuffer(stored, "<i8", HEAD.unpack_from(stored)[3], HEAD.size)
+    return [*path.tolist(), *[touch.code for touch in Journal(stored).touches]]
+
+
+KNOWN_CODES = 4
+three = known.map(lambda touched: tuple(touch._replace(code=1 + touch.code % 3) for touch in touched))
+
+
+@given(three, fees, st.data())
+@settings(max_examples=600)
+def test_a_damaged_journal_is_refused_or_harmless(
+    touched: tuple[Touched, ...], kept: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    """No loop trusts what does not fit: any count, length, time, weight or campaign that is not one is refused."""
+    stored = bytearray(as_stored(touched, [(at_ms * SEGMENTS, fee % MOST) for at_ms, fee in kept], RULES))
+    place = data.draw(st.integers(1, H_LO - 1) | st.integers(1, len(stored) - 1))
+    for byte in data.draw(st.binary(max_size=4)):
+        stored[place % (len(stored) - 1) + 1] = byte
+        place += 1
+    damaged = bytes(stored[: data.draw(st.just(len(stored)) | st.integers(1, len(stored)))])
+    damaged += bytes(data.draw(st.sampled_from([0, 0, 1, 16, 80])))
+    try:
+        journal = Journal.unpack(damaged, KNOWN_CODES)
+    except UnknownFormat:
+        assert not fits(damaged) or max(codes_in(damaged)) >= KNOWN_CODES
+        return
+    assert fits(damaged)
+    booked = Booked(RULES)
+    booked.codes = booked.codes.with_names([b"x|email", b"y|email", b"z|email"])
+    booked.journal, newest = journal, NOON_MS + 20 * HOUR_MS
+    booked.take([Happened(newest + number, 1) for number in range(6)] + [Happened(newest - HOUR_MS, 1, "x", "late")])
+    assert booked.journal is not None
+
+
+@pytest.mark.parametrize(
+    ("place", "size", "value"),
+    [
+        (H_SIZE, 4, 2**32 - 1), (H_SIZE, 4, 0), (H_TOUCHES, 2, 60_000), (H_TOUCHES, 2, 2), (H_ELIGIBLE, 2, 60_000),
+        (H_ELIGIBLE, 2, 0), (HEAD.size, 8, 0), (HEAD.size, 8, 4), (HEAD.size + 16 * 8, 8, 2**63),
+        (HEAD.size + 36 * 8 + 16, 8, NOON_MS - 1), (HEAD.size + 36 * 8 + 44, 2, 1),
+        (HEAD.size + 36 * 8, 8, 2**63), (HEAD.size + 36 * 8 + 8, 4, 4), (HEAD.size + 36 * 8 + 12, 2, 65_535),
+    ],
+)  # fmt: skip
+def test_every_part_of_a_journal_that_loops_rely_on_is_looked_at(place: int, size: int, value: int) -> None:
+    touched = [Touched(NOON_MS + number, b"e%d" % number, 1 + number) for number in range(3)]
+    stored = as_stored(touched, [(NOON_MS, 1)], RULES)
+    assert Journal.unpack(stored, KNOWN_CODES).pack() == stored
+    with pytest.raises(UnknownFormat, match="wallet journal"):
+        Journal.unpack(stored[:place] + value.to_bytes(size, "little") + stored[place + size :], KNOWN_CODES)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 15, 17, 80, 300])
+def test_a_journal_cut_short_is_refused(cut: int) -> None:
+    stored = as_stored([Touched(NOON_MS, b"e", 1)], [(NOON_MS, 1)], RULES)
+    with pytest.raises(UnknownFormat, match="damaged wallet journal"):
+        Journal.unpack(stored[:-cut])
 
 
 def test_an_empty_journal_is_one_without_touches_and_fees() -> None:
