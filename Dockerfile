@@ -16,8 +16,8 @@ COPY models models
 COPY streams streams
 RUN pip install -c constraints.txt . && rm -rf build ./*.egg-info
 
-# Compiled once, for any CPU of the architecture; where that folder cannot be written, every start takes half a minute.
-RUN python -P -c "from models.rehearsal import rehearse; rehearse()" && chown -R 10001:10001 /var/cache/tidemark
+# Compiled once, for any CPU of the architecture; any user may read the result, none but root change it.
+RUN python -P -c "from models.rehearsal import rehearse; rehearse()" && chmod -R a+rX /var/cache/tidemark
 
 USER 10001:10001
 ENTRYPOINT ["tidemark"]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 LOOP_S = 10.0
 #: Whoever waits for Redis or Kafka gives up after 600 s and ends the worker; if that did not happen, it hangs.
 GIVEN_UP_S = 900.0
+#: Half a minute of CPU, which a small share of a slow machine makes minutes; a restart would begin it anew.
+COMPILED_S = 600.0
 
 
 class Kind(NamedTuple):
@@ -38,6 +40,7 @@ class Kind(NamedTuple):
 #: The first that applies is what is said.
 KINDS = {
     "starting": Kind("it has looked for Kafka, its topics and Redis for {s} s", dead_s=120),
+    "compiling": Kind("it has compiled the step for {s} s", dead_s=COMPILED_S),
     "leaving": Kind("it hands its partitions over and ends"),
     "redis": Kind("Redis has not taken a command for {s} s", dead_s=GIVEN_UP_S, excuses=True),
     "kafka": Kind("{about}", excuses=True),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -110,7 +110,7 @@ class Lookout:
         self.vitals = Vitals(now_s, {Sign("starting"): now_s})
         self.tally, self._told, self._told_s = tally, tally.told(), now_s
         self._work: Work | None = None
-        self._leaving = False
+        self._stage = "starting"
 
     def live(self) -> Verdict:
         return health.live(self.vitals, time.monotonic())
@@ -118,13 +118,20 @@ class Lookout:
     def ready(self) -> Verdict:
         return health.ready(self.vitals, time.monotonic())
 
+    @contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Meanwhile the start takes its time."""
+        self._stage = "compiling"
+        yield
+        self._stage = "starting"
+
     def watch(self, work: Work) -> None:
-        """The start is over: from now on this is what to look at."""
+        """The start is over: from now on this is what to look at, until it leaves."""
         self._work = work
 
     def leave(self) -> None:
         """The worker hands over: what stands still now is meant to."""
-        self._leaving = True
+        self._stage, self._work = "leaving", None
 
     async def run(self) -> None:
         """Look and tell, once a second. Never returns."""
@@ -136,8 +143,8 @@ class Lookout:
     def look(self, now_s: float) -> None:
         """Take the pulse of everything."""
         work, before = self._work, self.vitals
-        if work is None or self._leaving:
-            signs: Mapping[Sign, float] = {Sign("leaving" if self._leaving else "starting"): now_s}
+        if work is None:
+            signs: Mapping[Sign, float] = {Sign(self._stage): now_s}
             self.vitals = Vitals(now_s, carried(before.since, signs))
             return
         pulses, signs = work.pulses(), dict(work.signs(now_s))

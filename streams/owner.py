@@ -84,7 +84,7 @@ class Owner:
 
     @property
     def partitions(self) -> list[int | str]:
-        return sorted(self.owned, key=str)
+        return _in_order(self.owned)
 
     async def take_over(self, places: set[Place]) -> Mapping[Place, int]:
         """Claim everything assigned and start its work; the offsets to read on from.
@@ -124,7 +124,7 @@ class Owner:
         for task in late:
             task.cancel()
         took = round(time.monotonic() - began, 3)
-        log.info("handed over", partitions=sorted(owned, key=str), seconds=took, cut_off=len(late))
+        log.info("handed over", partitions=_in_order(owned), seconds=took, cut_off=len(late))
         return not late
 
     def abandon(self) -> None:
@@ -323,6 +323,11 @@ def repartitioned(now: int, counted: int) -> Refused:
     else:
         advice = f"recreate them with {counted}, or count them in an empty Redis database"
     return Refused(f"the topics have {now} partitions, what is in Redis was counted with {counted}: {advice}")
+
+
+def _in_order(names: Iterable[int | str]) -> list[int | str]:
+    """Partitions by number, the overview last."""
+    return sorted(names, key=lambda name: (isinstance(name, str), name))
 
 
 def _outside(place: Place, offset: int, bounds: tuple[int, int]) -> Refused:

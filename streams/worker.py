@@ -99,7 +99,8 @@ class Worker:
     async def _run(self, looking: asyncio.Task[None]) -> None:
         pinned = pinned_catalogue(self.settings.catalogue) if self.settings.catalogue else None
         largest, largest_rejected = await world_is_there(self.settings)
-        await _compiled()
+        with self.lookout.compiling():
+            await _compiled()
         stopping = _stop_signal()  # until here SIGTERM ends the process at once: there is nothing to hand over
         self.ledger = Ledger(Address.of(self.settings))
         watch = CatalogueWatch(self.ledger, pinned)

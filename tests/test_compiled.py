@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parent.parent
 
@@ -29,6 +35,37 @@ Partition(drawn_catalogue(learned(arrivals))).take(arrivals, 100)
 assert signatures() == after, sorted(set(signatures().items()) - set(after.items()))
 print("rehearsed", sum(after.values()))
 """
+DOUBLING = """
+from models.compiled import compiled, leaf
+
+@leaf
+def plus(one: int, other: int) -> int:
+    return one + other
+
+@compiled
+def twice(number: int) -> int:
+    return plus(number, number)
+"""
+#: All that is loaded at a first call is loaded before the rights are gone: a stranger may not see our Python.
+TRIED = """
+import os, sys
+import numba, numpy
+from numba.core.registry import cpu_target
+import models.compiled
+numba.njit(lambda numbers: numbers.sum() + 1.5)(numpy.zeros(3))
+cpu_target.target_context.refresh()
+{rights}
+sys.path.insert(0, {shelf!r})
+sys.dont_write_bytecode = True
+import doubling
+result = doubling.twice(4)
+both = [doubling.plus.stats, doubling.twice.stats]
+read, compiled = (sum(sum(getattr(each, name).values()) for each in both) for name in ("cache_hits", "cache_misses"))
+print(result, "read", read, "compiled", compiled)
+"""
+SAID = {"load_overload": ["sig", "target_context"], "save_overload": ["sig", "data"]}
+
+only_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody else")
 
 
 def answer(code: str, **environment: str) -> str:
@@ -43,19 +80,66 @@ def test_after_a_rehearsal_nothing_more_is_compiled() -> None:
     assert answer(SIGNATURES + A_SEASON).startswith("rehearsed ")
 
 
-def test_code_that_can_be_kept_nowhere_is_compiled_all_the_same() -> None:
-    """A folder that is a file can be written by nobody, root included."""
-    code = """
-import numba
-numba.config.CACHE_DIR = "/dev/null/x"
-import models.compiled as door
-numba.config.CACHE_LOCATOR_CLASSES = "models.compiled.Given"
-@door.compiled
-def twice(number: int) -> int:
-    return number + number
-print(twice(4), type(twice._cache).__name__)
-"""
-    assert answer(code) == "8 NullCache\n"
+@pytest.fixture
+def shelf() -> Iterator[Path]:
+    """A folder that every user can look into, with a module that has two compiled functions."""
+    folder = Path(tempfile.mkdtemp())  # pytest's own folders are the user's alone
+    folder.chmod(0o755)
+    (folder / "doubling.py").write_text(DOUBLING)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def tried(shelf: Path, *, stranger: bool, cache: str = "cache", **environment: str) -> str:
+    """What is doubled, and how many functions were read from disk and how many compiled, by us or by a stranger."""
+    rights = "os.setgroups([]); os.setgid(10001); os.setuid(10001)" if stranger else ""
+    places = {"NUMBA_CACHE_DIR": str(shelf / cache), "HOME": "/nonexistent", "XDG_CACHE_HOME": ""} | environment
+    return answer(TRIED.format(rights=rights, shelf=str(shelf)), **places)
+
+
+@only_root
+def test_code_kept_where_it_can_only_be_read_is_not_compiled_again(shelf: Path) -> None:
+    """An image with a read-only file system, and a service user without a home."""
+    assert tried(shelf, stranger=False) == "8 read 0 compiled 2\n"
+    assert tried(shelf, stranger=True) == "8 read 1 compiled 0\n"
+
+
+@only_root
+def test_code_that_can_be_kept_nowhere_is_compiled_all_the_same(shelf: Path) -> None:
+    for _ in range(2):
+        assert tried(shelf, stranger=True) == "8 read 0 compiled 2\n"
+    tried(shelf, stranger=False)
+    (shelf / "cache").chmod(0o700)  # it may not even be read
+    assert tried(shelf, stranger=True) == "8 read 0 compiled 2\n"
+
+
+@only_root
+def test_what_is_kept_for_another_processor_is_compiled_into_the_next_folder(shelf: Path) -> None:
+    home = shelf / "home"
+    home.mkdir()
+    home.chmod(0o777)
+    tried(shelf, stranger=False, NUMBA_CPU_NAME="generic")
+    assert tried(shelf, stranger=True, NUMBA_CPU_NAME="generic") == "8 read 1 compiled 0\n"
+    assert tried(shelf, stranger=True, XDG_CACHE_HOME=str(home)) == "8 read 0 compiled 2\n"
+    assert tried(shelf, stranger=True, XDG_CACHE_HOME=str(home)) == "8 read 1 compiled 0\n"
+
+
+def test_half_a_file_is_as_good_as_none(shelf: Path) -> None:
+    """A machine lost its power while the file was written."""
+    tried(shelf, stranger=False)
+    for index in (shelf / "cache").rglob("*.nb?"):
+        index.write_bytes(index.read_bytes()[:7])
+    assert tried(shelf, stranger=False) == "8 read 0 compiled 2\n"
+
+
+def test_numba_takes_its_cache_as_we_give_it() -> None:
+    """`models.compiled` gives Numba's dispatcher a cache of ours: the part of Numba that says no word of that."""
+    from numba.core import caching, dispatcher
+
+    enabling = inspect.getsource(dispatcher.Dispatcher.enable_caching)
+    assert enabling.split() == ["def", "enable_caching(self):", "self._cache", "=", "FunctionCache(self.py_func)"]
+    for name in ("load_overload", "save_overload"):
+        assert list(inspect.signature(getattr(caching.FunctionCache, name)).parameters)[1:] == SAID[name]
 
 
 def test_read_outs_of_numbers_do_not_load_the_compiler() -> None:

@@ -127,6 +127,38 @@ def test_a_start_is_a_sign_until_there_is_work_to_look_at() -> None:
     asyncio.run(scenario())
 
 
+def test_who_compiles_is_not_taken_for_one_who_finds_no_kafka() -> None:
+    """On a slow machine it takes minutes; a restart would begin it anew, for ever."""
+
+    async def scenario() -> None:
+        with watched() as seen:
+            seen.look(20)
+            with seen.lookout.compiling():
+                assert seen.look(2) == {"compiling": 0}
+                for _ in range(600):
+                    seen.look()
+                    assert live(seen.lookout.vitals, seen.now_s).good
+                assert ready(seen.lookout.vitals, seen.now_s) == (False, "it has compiled the step for 600 s")
+                seen.look()
+                assert live(seen.lookout.vitals, seen.now_s) == (False, "it has compiled the step for 601 s")
+            assert seen.look() == {"starting": 0}
+
+    asyncio.run(scenario())
+
+
+def test_partitions_are_told_by_number_and_the_overview_last() -> None:
+    async def scenario() -> None:
+        with watched() as seen:
+            seen.lookout.watch(seen.work)
+            for name in (10, OVERVIEW, 2, 0, 11):
+                seen.own(name, X)
+            seen.look()
+            told = ready(seen.lookout.vitals, seen.now_s).why
+            assert told == "it works on partition 0, partition 2, partition 10, partition 11, the overview"
+
+    asyncio.run(scenario())
+
+
 def test_partitions_are_seen_with_lag_catalogue_and_rebalances() -> None:
     async def scenario() -> None:
         with watched() as seen:
