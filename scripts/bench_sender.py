@@ -159,7 +159,7 @@ def main() -> None:
             "bootstrap.servers": given.bootstrap,
             "acks": "all",
             "enable.idempotence": True,
-            "linger.ms": 1,
+            "linger.ms": 5,  # what Kafka 4 does by default
             "partitioner": "murmur2_random",
             "delivery.report.only.error": True,
             "on_delivery": not_delivered,

@@ -8,18 +8,8 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 from streams.dice import Dice, Table
-from streams.personas import (
-    BECOMES,
-    BY_NAME,
-    CAMPAIGNS,
-    CHANGERS,
-    FUNNELS,
-    JURISDICTIONS,
-    KINDS,
-    PERSONAS,
-    VARIANTS,
-    Campaign,
-)
+from streams.market import Cast
+from streams.personas import CAMPAIGNS, FUNNELS, JURISDICTIONS, KINDS, VARIANTS, Campaign
 from streams.season import HOUR_MS, Day
 from streams.truth import Seen, Truth
 
@@ -36,7 +26,10 @@ FREE = frozenset({"deposit", "reward", "other"})
 
 @dataclass(slots=True)
 class Wallet:
-    """One wallet while its season runs. `persona` is a number in PERSONAS; `rate` and `size` are its own factors."""
+    """One wallet while its season runs. `persona` is a number in the cast; `rate` and `size` are its own factors.
+
+    `changes_on`, `silent_on`: days from which it is what it becomes, and does nothing any more; -1: never.
+    """
 
     wallet_id: str
     persona: int
@@ -47,6 +40,8 @@ class Wallet:
     variant: str
     changes_on: int
     becomes: int
+    begins_on: int = 0
+    silent_on: int = -1
     funnel: tuple[Campaign, str, int] | None = None
     marked: set[str] = field(default_factory=set)
     quiet: int = 0
@@ -57,11 +52,11 @@ class Wallet:
     recent: deque[tuple[int, dict[str, Any]]] = field(default_factory=lambda: deque(maxlen=REPEATABLE))
 
 
-def make_wallet(wallet_id: str, days: int, dice: Dice) -> Wallet:
+def make_wallet(wallet_id: str, days: int, cast: Cast, changers: int, dice: Dice) -> Wallet:
     """A wallet of some persona, with its own size and pace; some change their persona once in `days` days."""
-    persona = dice.pick(_PERSONAS)
-    changes = dice.chance(CHANGERS) and days >= 10
-    becomes = dice.pick(_BECOMES[persona])
+    persona = dice.pick(cast.shares)
+    changes = dice.chance(changers) and days >= 10
+    becomes = dice.pick(cast.becomes[persona])
     return Wallet(
         wallet_id=wallet_id,
         persona=persona,
@@ -78,8 +73,8 @@ def make_wallet(wallet_id: str, days: int, dice: Dice) -> Wallet:
 class Behaviour:
     """Makes wallets act, and enters what they do in the books. `made`: events made so far, the next one's id."""
 
-    def __init__(self, dice: Dice, books: Truth) -> None:
-        self.dice, self.books = dice, books
+    def __init__(self, dice: Dice, books: Truth, cast: Cast) -> None:
+        self.dice, self.books, self.cast = dice, books, cast
         self.made = 0
 
     def start(self, wallet: Wallet, occurred_ms: int) -> dict[str, Any]:
@@ -99,7 +94,7 @@ class Behaviour:
         if wallet.quiet or wallet.touches >= TOUCHES_A_STRETCH or not day.wanted[number]:
             wallet.quiet = max(0, wallet.quiet - 1)
             return False
-        persona = PERSONAS[number]
+        persona = self.cast.personas[number]
         if not self.dice.chance(500 if wallet.funnel else 1000 * persona.reach // (persona.reach + persona.daily)):
             return False
         if wallet.variant == "holdout":
@@ -161,12 +156,12 @@ class Behaviour:
     def bare_transaction(self, wallet: Wallet, day: Day, occurred_ms: int) -> tuple[dict[str, Any], int]:
         """A transaction without its fee, and the fee in 10^-7 USD."""
         dice, number = self.dice, persona_on(wallet, day)
-        persona, crashing = PERSONAS[number], day.crashes_at(occurred_ms)
-        product = dice.pick(_PRODUCTS[number])
+        persona, crashing = self.cast.personas[number], day.crashes_at(occurred_ms)
+        product = dice.pick(self.cast.products[number])
         liquidated = crashing and product == "derivatives" and dice.chance(300)
         kind = "liquidation" if liquidated else dice.pick(_KINDS[product])
-        asset = dice.pick(_ASSETS[number])
-        cents = max(1, int(persona.ticket_cents * wallet.size * dice.lognormal(persona.spread)))
+        asset = dice.pick(self.cast.assets[number])
+        cents = max(1, int(persona.ticket_cents * wallet.size * dice.lognormal(persona.spread) * day.tickets[number]))
         event = self.start(wallet, occurred_ms)
         event |= {"kind": kind, "product": product, "asset": asset.lower() if wallet.style == 8 else asset}
         event["quantity"] = decimal_text(cents * 10**8 // day.prices[asset], 8)
@@ -186,8 +181,13 @@ class Behaviour:
 
 
 def persona_on(wallet: Wallet, day: Day) -> int:
-    """The number in PERSONAS of what the wallet is on a day."""
+    """The number in the cast of what the wallet is on a day."""
     return wallet.becomes if 0 <= wallet.changes_on <= day.number else wallet.persona
+
+
+def is_here(wallet: Wallet, day: Day) -> bool:
+    """Whether the wallet does anything on a day: it has begun, and has not stopped."""
+    return wallet.begins_on <= day.number and not 0 <= wallet.silent_on <= day.number
 
 
 def touch_event(start: dict[str, Any], campaign: Campaign, channel: str) -> dict[str, Any]:
@@ -220,10 +220,6 @@ def as_written(at_ms: int, style: int) -> int | str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "999+00:00")  # cut off below milliseconds
 
 
-_PERSONAS = Table([(number, persona.share) for number, persona in enumerate(PERSONAS)])
-_BECOMES = [Table([(BY_NAME[name], weight) for name, weight in BECOMES[persona.name]]) for persona in PERSONAS]
 _JURISDICTIONS, _VARIANTS = Table(JURISDICTIONS), Table(VARIANTS)
-_PRODUCTS = [Table(persona.products) for persona in PERSONAS]
-_ASSETS = [Table(persona.assets) for persona in PERSONAS]
 _KINDS = {product: Table(kinds) for product, kinds in KINDS.items()}
 _CHANNELS = {campaign.campaign_id: Table(campaign.channels) for campaign in CAMPAIGNS}

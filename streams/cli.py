@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from models.rows import UnknownFormat
-from streams import console
+from streams import cli_judging, cli_segments, console
+from streams.cli_segments import AsJson
 from streams.errors import TidemarkError, WrongSettings
 
 if TYPE_CHECKING:
     from streams.settings import Settings
-
-AsJson = Annotated[bool, typer.Option("--json", help="For programs: JSON instead of a table.")]
 
 app = typer.Typer(
     name="tidemark",
@@ -46,6 +45,8 @@ contract_app = typer.Typer(no_args_is_help=True, help="The generated contract of
 app.add_typer(topics_app, name="topics")
 app.add_typer(convert_app, name="convert")
 app.add_typer(contract_app, name="contract")
+cli_segments.add_to(app)
+cli_judging.add_to(app)
 
 
 def main() -> NoReturn:
@@ -237,27 +238,6 @@ def roi(*, as_json: AsJson = False) -> None:
 
     found = readouts.roi(console.read_settings())
     console.show(found, tables.roi, as_json=as_json)
-
-
-@app.command()
-def segments(
-    export: Annotated[Path | None, typer.Option(help="Write the catalogue here, for TIDEMARK_CATALOGUE.")] = None,
-    *,
-    as_json: AsJson = False,
-) -> None:
-    """The segments with names, wallets, revenue and centre, `unassigned` included.
-
-    Example: `tidemark segments --export catalogue.json`
-    """
-    from streams import readouts, tables
-
-    if export:
-        catalogue = readouts.catalogue(console.read_settings())
-        console.write(export, catalogue.to_json() + b"\n")
-        console.say(f"catalogue {catalogue.version} ({catalogue.hash}) written to {export}")
-        return
-    found = readouts.segments(console.read_settings())
-    console.show(found, tables.segments, as_json=as_json)
 
 
 @app.command()

@@ -68,6 +68,22 @@ def write(file: Path, content: bytes) -> None:
         raise TidemarkError(f"cannot write {file}: {error.strerror}") from error
 
 
+def refuse_picture(file: Path) -> None:
+    """Refuse a picture that could not be written, before it is worked for; one that is there stays as it is.
+
+    Raises `WrongSettings` for a name that does not say PNG or SVG, `TidemarkError` where no file can be.
+    """
+    if file.suffix.lower() not in {".png", ".svg"}:
+        raise WrongSettings((f"--out {file}: the name of a picture ends in .png or .svg",))
+    new = not file.exists()
+    try:
+        file.open("ab").close()
+    except OSError as error:
+        raise TidemarkError(f"cannot write {file}: {error.strerror}") from error
+    if new:
+        file.unlink()
+
+
 @contextmanager
 def usage() -> Iterator[None]:
     """A value the command refuses is wrong usage: one line, exit 2."""

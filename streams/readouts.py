@@ -14,11 +14,11 @@ from models.changes import UNASSIGNED, described, rfc3339, segment_id
 from models.counters import EMPTY_CELL, RULES, Cell, decode_cell, split_field, unescape
 from models.hashing import partitions_of
 from models.journeys import Journal
-from models.names import natural
-from models.rows import FEATURES, WHALE, unpack_rows
+from models.names import natural, read_given, with_names
+from models.rows import FEATURES, LIFECYCLE, WHALE, unpack_rows
 from models.segments import EMPTY_CATALOGUE, Catalogue, UnusableCatalogue, confidence
 from models.state import Totals
-from streams.errors import Refused, TidemarkError
+from streams.errors import Refused, TidemarkError, readable
 from streams.ledger import LedgerReader
 from streams.store import Address
 
@@ -43,22 +43,29 @@ def totals(settings: Settings) -> Row:
 def roi(settings: Settings) -> list[Row]:
     """Five rows, one a rule, for every segment, campaign and channel with money; sums over all partitions."""
     with closing(LedgerReader(Address.of(settings))) as reader:
-        return _roi(_snapshots(reader), _catalogue(settings, reader))
+        return _roi(_snapshots(reader), published(settings, reader))
 
 
 def segments(settings: Settings) -> list[Row]:
     """Every segment, largest first, then `unassigned`; empty before anything is known."""
     with closing(LedgerReader(Address.of(settings))) as reader:
-        return _segments(_snapshots(reader), _catalogue(settings, reader))
+        return _segments(_snapshots(reader), published(settings, reader))
 
 
 def catalogue(settings: Settings) -> Catalogue:
     """The catalogue wallets are placed with. Raises `TidemarkError` while there is none."""
     with closing(LedgerReader(Address.of(settings))) as reader:
-        found = _catalogue(settings, reader)
+        found = published(settings, reader)
     if not found.segments:
         raise TidemarkError("there is no catalogue yet: it comes with the first segments, see `tidemark segments`")
     return found
+
+
+def descriptions(settings: Settings) -> dict[str, str]:
+    """What users wrote about segments, by id; those nobody wrote about are left out."""
+    with closing(LedgerReader(Address.of(settings))) as reader:
+        found = published(settings, reader)
+    return {segment_id(each.number): each.description for each in found.segments if each.description}
 
 
 class Overall(NamedTuple):
@@ -73,7 +80,7 @@ class Overall(NamedTuple):
 def overall(settings: Settings) -> Overall:
     """What the live view shows."""
     with closing(LedgerReader(Address.of(settings))) as reader:
-        snapshots, found = _snapshots(reader), _catalogue(settings, reader)
+        snapshots, found = _snapshots(reader), published(settings, reader)
     clock_ms = max((snapshot.mark.clock_ms for snapshot in snapshots if snapshot.mark), default=0)
     return Overall(_totals(snapshots), _roi(snapshots, found), _segments(snapshots, found), clock_ms)
 
@@ -87,12 +94,13 @@ def wallet(settings: Settings, wallet_id: str) -> Row:
     """One wallet. Raises `TidemarkError` for one that has no accepted event."""
     key = wallet_id.encode()
     with closing(LedgerReader(Address.of(settings))) as reader:
-        found = _catalogue(settings, reader)
+        found = published(settings, reader)
         for partition in _partitions_of(settings, key, reader.marks()):
             row, journal, codes = reader.wallet(partition, key)
             if row is not None:
-                touches = _touches(Journal.unpack(journal), codes) if journal else []
-                return {**_described(wallet_id, unpack_rows([row]), found), "touches": touches}
+                with readable(partition):
+                    touches = _touches(Journal.unpack(journal, len(codes) + 1), codes) if journal else []
+                    return {**_described(wallet_id, unpack_rows([row]), found), "touches": touches}
     raise TidemarkError(f"no wallet {wallet_id!r}: none of its events was accepted; `tidemark wallets` lists all")
 
 
@@ -100,7 +108,7 @@ def wallets(settings: Settings, segment: str | None = None) -> Iterator[Row]:
     """Every wallet by a scan, each once; `segment`: only this one, such as `s3` or `unassigned`."""
     seen: set[tuple[int, bytes]] = set()
     with closing(LedgerReader(Address.of(settings))) as reader:
-        found = _catalogue(settings, reader)
+        found = published(settings, reader)
         for partition, key, stored in reader.wallets():
             row = unpack_rows([stored])
             if (segment is None or segment_id(int(row["segment"][0])) == segment) and (partition, key) not in seen:
@@ -150,14 +158,15 @@ def _snapshots(reader: LedgerReader) -> list[Snapshot]:
     return [reader.snapshot(partition) for partition in reader.marks()]
 
 
-def _catalogue(settings: Settings, reader: LedgerReader) -> Catalogue:
-    """The pinned catalogue, else the one the overview has published last, else the empty one."""
+def published(settings: Settings, reader: LedgerReader) -> Catalogue:
+    """The pinned catalogue, else the overview's newest, else the empty one; with the names users have given."""
     stored = settings.catalogue.read_bytes() if settings.catalogue else reader.overview().catalogue
     try:
-        return Catalogue.from_json(stored) if stored else EMPTY_CATALOGUE
+        found = Catalogue.from_json(stored) if stored else EMPTY_CATALOGUE
     except UnusableCatalogue as error:
         source = f"TIDEMARK_CATALOGUE ({settings.catalogue})" if settings.catalogue else "Redis"
         raise Refused(f"{source} holds what is {error}") from error
+    return with_names(found, read_given(reader.names()))
 
 
 def _totals(snapshots: Sequence[Snapshot]) -> Row:
@@ -271,7 +280,7 @@ def _described(wallet_id: str, row: NDArray[np.void], found: Catalogue) -> Row:
         "since": rfc3339(since_s * 1000) if since_s else None,
         "sequence": int(row["sequence"][0]),
         "confidence": _confidence(features, column, found) if column >= 0 else None,
-        "lifecycle": "active",
+        "lifecycle": LIFECYCLE[int(row["lifecycle"][0])],
         "whale": bool(row["flags"][0] & WHALE),
         "features": _natural(features[0]),
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 
 from streams.dice import Dice, Table
-from streams.personas import CAMPAIGNS, PERSONAS, PRICES, STABLE
+from streams.market import Drift, Market
+from streams.personas import CAMPAIGNS, PRICES, STABLE, Persona
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
@@ -24,7 +26,10 @@ RAMP_DAYS = 21
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """One day of the season. `activity`: in thousandths of the usual. `wanted`: campaigns running, by persona."""
+    """One day of the season. `activity`: in thousandths of the usual.
+
+    By persona: `wanted` campaigns running, `paces` in thousandths of the usual, `tickets` factors.
+    """
 
     number: int
     begins_ms: int
@@ -33,6 +38,8 @@ class Day:
     losses: int
     prices: dict[str, int]
     wanted: tuple[tuple[int, ...], ...]
+    paces: tuple[int, ...]
+    tickets: tuple[float, ...]
 
     def crashes_at(self, at_ms: int) -> bool:
         return self.is_crash and CRASH_BEGINS <= (at_ms - self.begins_ms) // HOUR_MS < CRASH_ENDS
@@ -43,8 +50,18 @@ class Day:
         return sorted(self.begins_ms + dice.pick(hours) * HOUR_MS + dice.below(HOUR_MS) for _ in range(count))
 
 
-def calendar(start: date, days: int, dice: Dice) -> list[Day]:
+@dataclass(frozen=True, slots=True)
+class Climate:
+    """What the days of a season are like for its personas."""
+
+    market: Market
+    personas: tuple[Persona, ...]
+    drift: Drift
+
+
+def calendar(start: date, days: int, dice: Dice, climate: Climate) -> list[Day]:
     """The season's days: a weekly rhythm, a ramp to 15 April (or to the last day), one crash, wandering prices."""
+    market, drift = climate.market, climate.drift
     begins_ms = int(datetime(start.year, start.month, start.day, tzinfo=UTC).timestamp()) * 1000
     deadline, crash = deadline_day(start, days), days * 3 // 5
     prices = dict(PRICES)
@@ -56,11 +73,13 @@ def calendar(start: date, days: int, dice: Dice) -> list[Day]:
             Day(
                 number=number,
                 begins_ms=begins_ms + number * DAY_MS,
-                activity=activity(start + timedelta(days=number), left, is_crash=number == crash),
+                activity=activity(start + timedelta(days=number), left) * (market.crash if number == crash else 1),
                 is_crash=number == crash,
                 losses=300 * (RAMP_DAYS - left) // RAMP_DAYS if 0 <= left < RAMP_DAYS else 0,
                 prices=dict(prices),
-                wanted=wanted(number * 1000 // days),
+                wanted=wanted(number * 1000 // days, climate.personas),
+                paces=drift.paces(number),
+                tickets=tuple(t * (market.crash_tickets if number == crash else 1) for t in drift.tickets(number)),
             )
         )
     return season
@@ -74,12 +93,12 @@ def deadline_day(start: date, days: int) -> int:
     return days - 1
 
 
-def activity(day: date, left: int, *, is_crash: bool) -> int:
+def activity(day: date, left: int) -> int:
     """Thousandths of a usual day, with `left` days to the deadline."""
     usual = 780 if day.weekday() >= 5 else 1050
     if 0 <= left < RAMP_DAYS:
         usual += usual * 3 * (RAMP_DAYS - left) // (2 * RAMP_DAYS)
-    return usual * 2 if is_crash else usual
+    return usual
 
 
 def move_prices(prices: dict[str, int], dice: Dice, *, is_crash: bool) -> None:
@@ -90,7 +109,7 @@ def move_prices(prices: dict[str, int], dice: Dice, *, is_crash: bool) -> None:
             prices[asset] = max(1, moved)
 
 
-def wanted(progress: int) -> tuple[tuple[int, ...], ...]:
+def wanted(progress: int, personas: Sequence[Persona]) -> tuple[tuple[int, ...], ...]:
     """For each persona the campaigns that want it, at so many thousandths of the season."""
     running = [number for number, c in enumerate(CAMPAIGNS) if c.begins <= progress < c.ends]
-    return tuple(tuple(n for n in running if persona.name in CAMPAIGNS[n].wants) for persona in PERSONAS)
+    return tuple(tuple(n for n in running if persona.name in CAMPAIGNS[n].wants) for persona in personas)

@@ -17,15 +17,18 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, TextIO
 
-from streams.behaviour import Behaviour, Wallet, make_wallet, persona_on, touch_event
+from streams.behaviour import Behaviour, Wallet, is_here, make_wallet, persona_on, touch_event
 from streams.dice import Dice
-from streams.personas import CAMPAIGNS, PERSONAS
-from streams.season import Day, calendar
+from streams.market import ARRIVAL_DAYS, PAYER, SILENT, USUAL, Drift, Market, cast_of
+from streams.personas import CAMPAIGNS
+from streams.season import Climate, Day, calendar
 from streams.spoil import REASONS, Draft, spoil
 from streams.truth import Truth
 
 #: How late a late line is: safely inside the allowed lateness of an hour.
 LATE_FROM_MS, LATE_TO_MS = 5 * 60_000, 50 * 60_000
+#: What is unusual about a season is drawn apart, so that the usual one stays the same.
+MARKET_SEED = 0x5EA50
 #: One too large record (1 MiB) for so many refused ones, from the 500th on.
 TOO_LARGE_EVERY, TOO_LARGE_FROM = 1000, 500
 
@@ -35,7 +38,8 @@ class SimulationPlan:
     """What to simulate.
 
     `late`, `duplicates`, `bad`: shares of the lines, 0 to 0.5. `events`: lines to write; None: as many as these
-    wallets make. `oversized`: records of more than 1 MiB among many refused ones. Raises ValueError, one line.
+    wallets make. `oversized`: records of more than 1 MiB among many refused ones. `market`: what is unusual about the
+    season. Raises ValueError, one line.
     """
 
     seed: int
@@ -47,6 +51,7 @@ class SimulationPlan:
     bad: float = 0.0
     events: int | None = None
     oversized: bool = True
+    market: Market = USUAL
 
     def __post_init__(self) -> None:
         if not (1 <= self.wallets <= 10_000_000 and 1 <= self.days <= 3660):
@@ -99,13 +104,36 @@ class Simulation:
         self.plan = plan
         self.dice = Dice(plan.seed)
         self.books = Truth()
-        self.days = calendar(plan.start, plan.days, self.dice)
-        self.wallets = [
-            make_wallet(wallet_id(plan.seed, number), plan.days, self.dice) for number in range(plan.wallets)
-        ]
-        self.acts = Behaviour(self.dice, self.books)
+        chance = Dice(plan.seed ^ MARKET_SEED)
+        self.cast = cast_of(plan.market, chance)
+        drift = Drift(plan.market, len(self.cast.personas), chance)
+        self.days = calendar(plan.start, plan.days, self.dice, Climate(plan.market, self.cast.personas, drift))
+        self.wallets = [self._wallet(number) for number in range(plan.wallets)]
+        self._silence(chance)
+        self.wallets += self._arrivals()
+        self.acts = Behaviour(self.dice, self.books, self.cast)
         self.written = 0
         self.refused = 0
+
+    def _wallet(self, number: int) -> Wallet:
+        plan = self.plan
+        return make_wallet(wallet_id(plan.seed, number), plan.days, self.cast, plan.market.changers, self.dice)
+
+    def _silence(self, chance: Dice) -> None:
+        """Some wallets stop for good, in the middle three fifths of the season."""
+        for wallet in self.wallets if self.plan.market.silent else ():
+            if chance.chance(self.plan.market.silent):
+                wallet.silent_on = self.plan.days // 5 + chance.below(self.plan.days * 3 // 5)
+
+    def _arrivals(self) -> list[Wallet]:
+        """The wallets of the persona that first appears in mid-season."""
+        plan = self.plan
+        many = plan.wallets * plan.market.born // 1000
+        wallets = [self._wallet(number) for number in range(plan.wallets, plan.wallets + many)]
+        for wallet in wallets:
+            wallet.persona, wallet.changes_on = self.cast.by_name[PAYER.name], -1
+            wallet.begins_on = plan.days // 2 + self.dice.below(ARRIVAL_DAYS)
+        return wallets
 
     def lines(self) -> Iterator[str]:
         quota = self._quota()
@@ -126,20 +154,30 @@ class Simulation:
             "lines": self.written,
             "totals": self.totals(),
             "roi": self.books.roi(),
-            "personas": {wallet.wallet_id: self._personas(wallet) for wallet in self.wallets},
+            "personas": self.personas(),
         }
 
+    def personas(self) -> dict[str, list[list[Any]]]:
+        """For each wallet, from when on (epoch milliseconds) it is what."""
+        return {wallet.wallet_id: self._personas(wallet) for wallet in self.wallets}
+
     def _personas(self, wallet: Wallet) -> list[list[Any]]:
-        told: list[list[Any]] = [[self.days[0].begins_ms, PERSONAS[wallet.persona].name]]
-        if wallet.changes_on >= 0:
-            told.append([self.days[wallet.changes_on].begins_ms, PERSONAS[wallet.becomes].name])
+        """From when on it was what; a wallet that stops before it would have changed does not change."""
+        personas, last = self.cast.personas, len(self.days) - 1
+        told: list[list[Any]] = [[self.days[min(wallet.begins_on, last)].begins_ms, personas[wallet.persona].name]]
+        if wallet.changes_on >= 0 and not 0 <= wallet.silent_on <= wallet.changes_on:
+            told.append([self.days[wallet.changes_on].begins_ms, personas[wallet.becomes].name])
+        if wallet.silent_on >= 0:
+            told.append([self.days[wallet.silent_on].begins_ms, SILENT])
         return told
 
     def _weights(self, day: Day) -> Iterator[int]:
         """How much each wallet does on a day, touches included."""
-        by_persona = [p.daily + (p.reach if day.wanted[n] else 0) for n, p in enumerate(PERSONAS)]
+        by_persona = [
+            p.daily * day.paces[n] // 1000 + (p.reach if day.wanted[n] else 0) for n, p in enumerate(self.cast.personas)
+        ]
         for wallet in self.wallets:
-            yield wallet.rate * by_persona[persona_on(wallet, day)]
+            yield wallet.rate * by_persona[persona_on(wallet, day)] if is_here(wallet, day) else 0
 
     def _quota(self) -> list[int]:
         """Lines of each day: in proportion to what the wallets do, and exactly the plan's number in all."""

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from streams.settings import Explained
 
@@ -65,12 +65,64 @@ def campaigns(rows: Iterable[Row], most: int) -> Table:
     return table
 
 
-def segments(rows: Sequence[Row]) -> Table:
-    """Every segment with its share and the three features its centre is told by."""
+def segments(rows: Sequence[Row], described: Mapping[str, str] | None = None) -> Table:
+    """Every segment with its share and revenue. `described`: what users wrote about some of them, by id."""
+    described = described or {}
     table = _table("segment", "name", "wallets", "share", "revenue", text=2)
     for row in rows:
+        name = Text(row["name"])
+        if about := described.get(row["segment"]):
+            name.append(f"\n{about}", "dim")
         share = f"{row['share']:.1%}"
-        table.add_row(row["segment"], row["name"], _count(row["wallets"]), share, money(row["revenue_micros"]))
+        table.add_row(row["segment"], name, _count(row["wallets"]), share, money(row["revenue_micros"]))
+    return table
+
+
+def comparison(rows: Sequence[Row]) -> Table:
+    """Clusterers side by side; what is not known, because there was no truth, is left out."""
+    shown = {
+        "silhouette": ("silhouette", ".2f"),
+        "ari": ("ARI", ".2f"),
+        "ami": ("AMI", ".2f"),
+        "changes_per_wallet_month": ("changes a wallet-month", ".3f"),
+        "flaps_per_wallet_month": ("flaps a wallet-month", ".3f"),
+        "median_delay_days": ("days late, median", ".1f"),
+        "announced_share": ("true changes told", ".0%"),
+        "rows_per_second": ("rows learned/s", ",.0f"),
+        "segments": ("segments", "d"),
+        "cpu_seconds": ("CPU seconds", ",.1f"),
+    }
+    known = {name: how for name, how in shown.items() if any(row[name] is not None for row in rows)}
+    table = _table("clusterer", *(heading for heading, _ in known.values()))
+    for row in rows:
+        told = (NOTHING if row[name] is None else format(row[name], form) for name, (_, form) in known.items())
+        table.add_row(row["clusterer"], *told)
+    return table
+
+
+def held(found: Row) -> Table:
+    """Of a backtest: how many changes held, and how far confidence was from the truth."""
+    table = _table("days later", "judged", "held", "confidence off by", text=0)
+    for each in found["horizons"]:
+        table.add_row(
+            str(each["days"]), _count(each["judged"]), _share(each["held_share"]), _share(each["miscalibration"])
+        )
+    return table
+
+
+def tried(found: Row) -> Table:
+    """Of a backtest: what each setting would have done."""
+    table = _table("settings", "changes", "flaps", "flaps a wallet-month", "lasting", "days later, median")
+    for each in found["settings"]:
+        later = each["median_days_later"]
+        table.add_row(
+            each["settings"],
+            _count(each["changes"]),
+            _count(each["flaps"]),
+            f"{each['flaps_per_wallet_month']:.4f}",
+            _count(each["lasting"]),
+            NOTHING if later is None else f"{later:+.1f}",
+        )
     return table
 
 
@@ -157,6 +209,10 @@ def _words(name: str) -> str:
 
 def _count(number: int) -> str:
     return f"{number:,}"
+
+
+def _share(share: float | None) -> str:
+    return NOTHING if share is None else f"{share:.1%}"
 
 
 def _ratio(ratio: float | None) -> str:
