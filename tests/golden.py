@@ -14,7 +14,8 @@ import numpy as np
 
 from models.arrivals import JURISDICTION
 from models.features import row_features
-from models.journeys import FEE, Journal
+from models.journeys import Journal
+from models.layout import FEE
 from models.rows import FEATURES, FEES, ROW_VERSION, SEGMENTS, unpack_rows
 from models.rules import DAY_MS
 from models.segments import Catalogue, Segment

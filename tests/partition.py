@@ -19,7 +19,9 @@ from models.rules import DAY_MS, HOUR_MS, Rules
 from models.segments import EMPTY_CATALOGUE, Catalogue, Segment
 from models.state import TOUCHES, TRANSACTIONS, Batch, Record, State, Totals
 from models.step import step
+from models.sweep import sweep
 from streams.cache import Lookup, WalletCache
+from streams.sweeping import Agenda, Horizon
 
 #: A record as it arrives: the lane it came from, and itself.
 Arrival = tuple[int, Record]
@@ -42,12 +44,16 @@ class Partition:
         self.changes: list[Announcement] = []
         self.rejected: list[Quarantined] = []
         self.learning: list[NDArray[np.float32]] = []
+        self.agenda = Agenda()
+        self.sweeps: list[tuple[int, list[bytes]]] = []
         self.restart()
 
     def restart(self) -> None:
         """Forget everything but the store, as a new owner of the partition does."""
         self.cache = WalletCache(self.capacity)
         self.known = Totals.from_json(self.totals), Codes.of(self.codes)
+        first = self.agenda.first()
+        self.horizon = Horizon(first.at_ms) if first else Horizon()
 
     def take(self, arrivals: Sequence[Arrival], size: int = 1000) -> Partition:
         """Take arrivals in batches of `size`."""
@@ -57,9 +63,28 @@ class Partition:
         """Take arrivals in batches that begin at `starts`, the first at 0."""
         edges = [*starts, len(arrivals)]
         for start, stop in pairwise(edges):
-            if start < stop:
-                self.commit(*self.ask(arrivals[start:stop]))
+            rest = arrivals[start:stop]
+            while rest:
+                lookup, state, effects = self.ask(rest)
+                if effects.taken:
+                    self.commit(lookup, state, effects)
+                rest = rest[effects.taken :]
+                if rest:
+                    self.sweep(state.until_ms, rest[0])
         return self
+
+    def sweep(self, until_ms: int, cause: Arrival) -> list[Effects]:
+        """Sweep those who are due by `until_ms`: the record that is the cause moves the clock there."""
+        done: list[Effects] = []
+        while self.horizon.next_ms <= until_ms and (page := self.agenda.first()):
+            self.sweeps.append((page.at_ms, page.wallets))
+            before, _, lookup = self.before([(0, Record(0, 0, key, None)) for key in page.wallets])
+            after, effects = sweep(before, page.at_ms, cause, self.rules, self.catalogue)
+            self.commit(lookup, after, effects)
+            self.horizon.swept(page, effects.due)
+            done.append(effects)
+        self.horizon.swept_ms = until_ms
+        return done
 
     def ask(self, arrivals: Sequence[Arrival]) -> tuple[Lookup, State, Effects]:
         """What a batch asks for. Nothing is written."""
@@ -72,9 +97,12 @@ class Partition:
         lookup = self.cache.look_up(records)
         if lookup.missing:
             with_journal = self.cache.admit(lookup, [self.rows.get(key) for key in lookup.missing])
-            self.cache.admit_journals(with_journal, [self.journals.get(key) for key in with_journal])
+            journals = [self.journals.get(key) for key in with_journal]
+            self.cache.admit_journals(with_journal, journals, len(self.known[1].names))
         wallets, wallet_of = self.cache.copy(lookup)
-        return State(self.number, 1, self.clock_ms, *self.known, wallets), Batch(records, lanes, wallet_of), lookup
+        until_ms = self.horizon.until_ms(self.clock_ms)
+        state = State(self.number, 1, self.clock_ms, *self.known, wallets, until_ms)
+        return state, Batch(records, lanes, wallet_of), lookup
 
     def commit(self, lookup: Lookup, state: State, effects: Effects) -> None:
         """Write what a step asked for, and keep what it made."""
@@ -87,6 +115,8 @@ class Partition:
         self.changes += effects.changes
         self.rejected += effects.rejected
         self.learning.append(effects.learning)
+        self.agenda.keep(effects.due)
+        self.horizon.queued(effects.due)
         self.cache.keep(lookup, state.wallets)
         self.known = state.totals, state.codes
 

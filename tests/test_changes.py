@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -149,6 +150,12 @@ def test_segments_have_public_ids() -> None:
     assert [segment_id(0), segment_id(1), segment_id(12)] == ["unassigned", "s1", "s12"]
 
 
+def test_a_change_says_in_which_regime_it_happened() -> None:
+    held = replace(catalogue(), held_from_ms=NOON_MS, held_until_ms=NOON_MS + 1000)
+    messages = announce([change(occurred_at_ms=NOON_MS + after) for after in (-1, 0, 999, 1000)], held, RULES)
+    assert [json.loads(each.value)["regime"] for each in messages] == ["normal", "crash", "crash", "normal"]
+
+
 def test_the_jurisdiction_is_what_the_wallet_had_stated_by_then() -> None:
     partition = Partition(catalogue()).take(Season(events=1500).arrivals())
     stated: dict[str, str] = {}
@@ -159,6 +166,6 @@ def test_the_jurisdiction_is_what_the_wallet_had_stated_by_then() -> None:
             if record.key.decode() == value["wallet_id"]:
                 stated[value["wallet_id"]] = value.get("jurisdiction", stated.get(value["wallet_id"]))
                 by_offset[record.offset] = stated[value["wallet_id"]]
-    told_of = [json.loads(each.value) for each in partition.changes]
+    told_of = [json.loads(each.value) for each in partition.changes if each.origin != "sweep"]
     assert len(told_of) > 50
     assert [each["jurisdiction"] for each in told_of] == [by_offset[each["source"]["offset"]] for each in told_of]

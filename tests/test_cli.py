@@ -23,7 +23,7 @@ NOWHERE = {"TIDEMARK_KAFKA": "127.0.0.1:1", "TIDEMARK_REDIS": "redis://127.0.0.1
 COMMANDS = [
     ["demo"], ["topics"], ["topics", "create"], ["topics", "check"], ["work"], ["produce"], ["simulate"],
     ["convert", "prism-terra"], ["watch"], ["totals"], ["roi"], ["segments"], ["wallet"], ["wallets"], ["lag"],
-    ["contract", "json-schema"], ["settings"],
+    ["contract", "json-schema"], ["settings"], ["segments", "rename"], ["map"], ["drift"], ["compare"], ["backtest"],
 ]  # fmt: skip
 
 
@@ -39,7 +39,9 @@ def here(embedded: Embedded) -> dict[str, str]:
     return {"TIDEMARK_KAFKA": embedded.kafka, "TIDEMARK_REDIS": embedded.redis}
 
 
-def tidemark(*words: str, env: dict[str, str] | None = None, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def tidemark(
+    *words: str, env: dict[str, str] | None = None, stdin: str = "", timeout_s: float = 60
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "streams", *words],
         cwd=REPOSITORY,
@@ -48,7 +50,7 @@ def tidemark(*words: str, env: dict[str, str] | None = None, stdin: str = "") ->
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=timeout_s,
     )
 
 
@@ -61,8 +63,12 @@ def test_every_command_of_the_contract_explains_itself(command: list[str]) -> No
 
 
 @pytest.mark.parametrize(
-    "command", ["totals", "roi", "segments", "wallets", "wallet w1", "lag", "watch", "topics check"]
-)
+    "command",
+    [
+        "totals", "roi", "segments", "wallets", "wallet w1", "lag", "watch", "topics check", "segments rename s1 x",
+        "map --json", "drift --json",
+    ],
+)  # fmt: skip
 def test_without_kafka_and_redis_one_line_says_what_to_do(command: str) -> None:
     done = tidemark(*command.split(), env=NOWHERE)
     assert done.returncode == 1

@@ -4,17 +4,34 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.decisions import ORIGINS, days_between, decide, enter, mark_whale, standing
-from models.rows import FEATURES, SLOTS, WHALE, blank_rows
-from models.rules import DAY_MS, Rules
-from models.segments import EMPTY_CATALOGUE, Catalogue, Segment, confidence
-from tests.partition import NOON_MS
+from models.arrivals import arrivals_of
+from models.columns import read
+from models.decisions import (
+    LEAN_SHIFT,
+    LEAN_SLOT,
+    ORIGINS,
+    days_between,
+    decide,
+    enter,
+    is_held,
+    mark_whale,
+    notice_model,
+    standing,
+)
+from models.rows import BY_MODEL, FEATURES, LEANS, SLOTS, WHALE, blank_rows
+from models.rules import DAY_MS, HOUR_MS, Rules
+from models.segments import DOUBT, EMPTY_CATALOGUE, Catalogue, Segment, confidence
+from models.state import TRANSACTIONS
+from models.turns import Pace, room_for, take_turns
+from tests.partition import NOON_MS, encoded, transaction
 
 SIZE = FEATURES.index("wallet_size")
 RULES = Rules()
@@ -55,7 +72,10 @@ def drawn(seed: int, wallets: int, more: int) -> tuple[NDArray[np.void], list[Tr
     rows["catalogue"] = dice.choice([1, 2], wallets)
     rows["flags"] = dice.choice([0, WHALE], wallets)
     placed = np.isin(rows["segment"], NUMBERS)
-    rows["cusum"] = np.where(placed[:, None], dice.uniform(0, 10, (wallets, SLOTS)), 0)
+    leans = dice.choice([0, LEANS, LEANS | BY_MODEL], wallets) + (dice.choice([0, 4, 7, 15], wallets) << LEAN_SHIFT)
+    rows["flags"] |= np.where(placed & (leans & LEANS > 0), leans, 0).astype(np.uint16)
+    most = dice.choice([10, 45], (wallets, 1))
+    rows["cusum"] = np.where(placed[:, None], dice.uniform(0, most, (wallets, SLOTS)), 0)
     centre = CATALOGUE.mean + CATALOGUE.sd * CATALOGUE.centres
     rows["before"] = centre[dice.integers(0, 4, wallets)]
     rows["last_at_ms"] = np.where(dice.random(wallets) < 0.7, NOON_MS, 0)
@@ -78,10 +98,12 @@ def decided(
     for place, one in enumerate(made):
         row, left = rows[one.wallet], int(rows[one.wallet]["segment"])
         row["transactions"] += 1
+        if catalogue.segments and row["catalogue"] != catalogue.version:
+            notice_model(row, catalogue.place(row["before"][None].astype(np.float64))[0], found)
         mark_whale(row, one.features[SIZE], found)
         if catalogue.segments:
             scores, days = catalogue.place(one.features[None])[0], days_between(one.before_ms, one.at_ms)
-            joined, origin = decide(row, np.float32(days), scores, found, catalogue.terms)
+            joined, origin = decide(row, np.float32(days), scores, found)
             if joined >= 0:
                 enter(row, catalogue.segments[joined].number, one.at_ms, one.features)
                 moves.append((place, left, int(row["segment"]), ORIGINS[origin]))
@@ -101,6 +123,8 @@ class Wallet:
     whale: bool
     before: NDArray[np.float32]
     transactions: int
+    leaning: int  # number of the segment, 0 none
+    by_model: bool
     moves: list[tuple[int, int, int, str]] = field(default_factory=list)
 
 
@@ -120,6 +144,8 @@ def naive(
             bool(row["flags"] & WHALE),
             row["before"].copy(),
             int(row["transactions"]),
+            leaning(row, catalogue),
+            bool(row["flags"] & BY_MODEL),
         )
         for row in rows
     ]
@@ -131,10 +157,18 @@ def naive(
     return wallets, segments, whales
 
 
+def leaning(row: np.void, catalogue: Catalogue) -> int:
+    """The number of the segment a wallet leans to, 0 none."""
+    slots = {segment.slot: segment.number for segment in catalogue.segments}
+    return slots.get((int(row["flags"]) & LEAN_SLOT) >> LEAN_SHIFT, 0) if row["flags"] & LEANS else 0
+
+
 def take(wallet: Wallet, place: int, one: Transaction, catalogue: Catalogue) -> None:
     """One transaction."""
     scores = dict(zip(NUMBERS, catalogue.place(one.features[None])[0], strict=True))
     wallet.transactions += 1
+    if wallet.catalogue != catalogue.version and wallet.segment in scores:
+        learned_anew(wallet, catalogue)
     if one.features[SIZE] >= WHALE_AT:
         wallet.whale = True
     elif one.features[SIZE] < math.log1p(0.8 * math.expm1(WHALE_AT)):
@@ -145,33 +179,38 @@ def take(wallet: Wallet, place: int, one: Transaction, catalogue: Catalogue) -> 
     for number, score in scores.items():
         gain = np.float32(min(max(score - own - 0.5, -6), 6) * float(days)) if own is not None else np.float32(0)
         wallet.evidence[number] = max(np.float32(wallet.evidence[number] * leak + gain), np.float32(0))
-    joined = joins(wallet, scores, catalogue)
+    joined, why = joins(wallet, scores, catalogue)
     if joined:
-        wallet.moves.append((place, wallet.segment, joined, origin(wallet, joined, catalogue)))
+        wallet.moves.append((place, wallet.segment, joined, why))
         wallet.segment, wallet.before = joined, one.features.astype(np.float32)
         wallet.evidence = dict.fromkeys(wallet.evidence, np.float32(0))
+        wallet.leaning, wallet.by_model = 0, False
     wallet.catalogue = catalogue.version
 
 
-def joins(wallet: Wallet, scores: dict[int, np.float64], catalogue: Catalogue) -> int:
+def learned_anew(wallet: Wallet, catalogue: Catalogue) -> None:
+    """The catalogue is new to the wallet, which is as it was (here: at its last change)."""
+    then = NUMBERS[int(catalogue.place(wallet.before[None].astype(np.float64))[0].argmax())]
+    voided = {s.number for s in catalogue.segments if wallet.catalogue < catalogue.slot_since[s.slot]}
+    if then == wallet.segment:
+        wallet.leaning, wallet.by_model = 0, False
+    elif then != wallet.leaning or then in voided:
+        wallet.leaning, wallet.by_model = then, True
+
+
+def joins(wallet: Wallet, scores: dict[int, np.float64], catalogue: Catalogue) -> tuple[int, str]:
     best = max(scores, key=lambda number: scores[number])
-    if wallet.segment in scores:
-        most = max(wallet.evidence, key=lambda number: wallet.evidence[number])
-        return most if wallet.evidence[most] > RULES.switch_at else 0
     if wallet.segment == 0:
-        return best if wallet.transactions >= RULES.evidence else 0
-    return catalogue.successor(wallet.segment) or best
-
-
-def origin(wallet: Wallet, joined: int, catalogue: Catalogue) -> str:
-    if wallet.segment == 0:
-        return "live"
-    if wallet.segment in GONE:
-        return "recalibration"
-    if wallet.catalogue == catalogue.version:
-        return "live"
-    then = catalogue.place(wallet.before[None].astype(np.float64))[0]
-    return "recalibration" if NUMBERS[int(then.argmax())] == joined else "live"
+        return (best if wallet.transactions >= RULES.evidence else 0), "live"
+    if wallet.segment not in scores:
+        return catalogue.successor(wallet.segment) or best, "recalibration"
+    if best == wallet.segment:
+        wallet.leaning, wallet.by_model = 0, False
+        return 0, ""
+    if best != wallet.leaning:
+        wallet.leaning, wallet.by_model = best, False
+    needed = RULES.switch_at * (4 if wallet.by_model else 1)
+    return (best if wallet.evidence[best] > needed else 0), "recalibration" if wallet.by_model else "live"
 
 
 # ------------------------------------------------------------------ the laws
@@ -188,6 +227,7 @@ def test_the_compiled_code_decides_as_the_reference(seed: int, wallets: int, mor
     for row, end in zip(rows, ends, strict=True):
         assert (row["segment"], bool(row["flags"] & WHALE), row["catalogue"]) == (end.segment, end.whale, end.catalogue)
         assert row["before"].tolist() == end.before.tolist()
+        assert (leaning(row, CATALOGUE), bool(row["flags"] & BY_MODEL)) == (end.leaning, end.by_model)
         for segment in CATALOGUE.segments:
             assert row["cusum"][segment.slot] == end.evidence[segment.number]
 
@@ -272,3 +312,123 @@ def test_confidences_are_probabilities(scores: list[float]) -> None:
     found = confidence(np.tile(scores, (len(scores), 1)), np.arange(len(scores))).tolist()
     assert all(0 <= each <= 1 for each in found)
     assert math.isclose(sum(found), 1, rel_tol=1e-9)
+
+
+# ------------------------------------------------------------------ whose doing a change is
+
+
+def lived(rows: NDArray[np.void], features: NDArray[np.float64], catalogue: Catalogue, days: int) -> list[str]:
+    """Origins of the moves of wallets (n,) that stay as they are, `features` (n, 16), with a transaction a day."""
+    found, origins = standing(catalogue, RULES)[0], []
+    for day in range(days):
+        for row, as_ever in zip(rows, features, strict=True):
+            scores = catalogue.place(as_ever[None])[0]
+            row["transactions"] += 1
+            if row["catalogue"] != catalogue.version:
+                notice_model(row, scores, found)
+            joined, origin = decide(row, np.float32(1), scores, found)
+            if joined >= 0:
+                enter(row, catalogue.segments[joined].number, NOON_MS + DAY_MS * day, as_ever)
+                origins.append(ORIGINS[origin])
+    return origins
+
+
+def settled(wallets: int) -> tuple[NDArray[np.void], NDArray[np.float64]]:
+    """Wallets around the middle of segment 1, and that is where they are."""
+    rows, features = blank_rows(wallets), CATALOGUE.centre(0) + np.random.default_rng(1).normal(0, 0.03, (wallets, 16))
+    assert set(lived(rows, features, CATALOGUE, 6)) == {"live"}
+    assert set(rows["segment"].tolist()) == {1}
+    return rows, features
+
+
+def refitted(lead: float, version: int = 3) -> Catalogue:
+    """The same catalogue with a boundary moved: who was in the middle of segment 1 is better off in 2 by `lead`."""
+    by = CATALOGUE.place(CATALOGUE.centre(0)[None])[0]
+    shares = CATALOGUE.shares.copy()
+    shares[1] *= math.exp(by[0] - by[1] + lead)
+    return replace(CATALOGUE, version=version, shares=shares)
+
+
+def test_a_refit_that_moves_a_boundary_moves_nobody_who_stays_as_he_is() -> None:
+    """However long it lasts, and though evidence by behaviour would be enough within days."""
+    rows, features = settled(50)
+    assert lived(rows, features, refitted(3.5), 100) == []
+    assert (rows["cusum"].max(axis=1) > RULES.switch_at).all()
+    assert (rows["flags"] & BY_MODEL).all()
+
+
+def test_refit_after_refit_moves_nobody_either() -> None:
+    rows, features = settled(20)
+    origins = [lived(rows, features, refitted(dice.uniform(-3.5, 3.5), 3 + n), 3) for n in range(20)]
+    assert not any(origins)
+
+
+def test_a_segment_that_fits_far_better_takes_wallets_over_and_says_so() -> None:
+    rows, features = settled(20)
+    assert lived(rows, features, refitted(30), 10) == []
+    assert lived(rows, features, refitted(30), 2) == ["recalibration"] * 20
+
+
+def test_a_wallet_that_changes_is_told_live_under_a_new_catalogue_too() -> None:
+    rows, _ = settled(20)
+    elsewhere = np.tile(CATALOGUE.centre(2), (20, 1))
+    found = standing(replace(CATALOGUE, version=3), RULES)[0]
+    for row in rows:
+        notice_model(row, CATALOGUE.place(CATALOGUE.centre(0)[None])[0], found)
+        row["catalogue"] = 3
+    assert lived(rows, elsewhere, replace(CATALOGUE, version=3), 5) == ["live"] * 20
+
+
+def test_a_wallet_moves_only_into_the_segment_that_fits_it_best() -> None:
+    rows, _ = settled(1)
+    found = standing(CATALOGUE, RULES)[0]
+    rows["cusum"][0] = 9.9
+    scores = CATALOGUE.place(CATALOGUE.centre(2)[None])[0]
+    joined, _ = decide(rows[0], np.float32(1), scores, found)
+    assert joined in (-1, 2)
+    assert rows["cusum"][0][0] > 0
+
+
+def test_a_crash_holds_from_its_beginning_until_its_end() -> None:
+    held = standing(replace(CATALOGUE, held_from_ms=NOON_MS, held_until_ms=NOON_MS + 1000), RULES)[0]
+    assert [is_held(held, NOON_MS + after) for after in (-1, 0, 999, 1000)] == [False, True, True, False]
+    assert not is_held(standing(CATALOGUE, RULES)[0], NOON_MS)
+
+
+def test_in_a_crash_nobody_moves_and_nothing_done_is_evidence() -> None:
+    """Learning goes on; what is done after the crash is judged as ever."""
+    values = [transaction(f"e{hour}", "w", NOON_MS + hour * HOUR_MS, usd_value=20) for hour in range(30)]
+    ends_ms = NOON_MS + 29 * HOUR_MS
+    calm, crash = blank_rows(1), blank_rows(1)
+    assert turned(calm, values, CATALOGUE).tolist()[3:6] == [0, *calm["segment"].tolist() * 2]
+    held = replace(CATALOGUE, held_from_ms=NOON_MS, held_until_ms=ends_ms)
+    segments = turned(crash, values, held)
+    assert set(segments[:-1].tolist()) == {0}
+    assert segments[-1] == calm["segment"][0]
+    assert crash["sums"].tobytes() == calm["sums"].tobytes()
+    other = 7 if calm["segment"][0] != 7 else 1
+    for rows in (calm, crash):
+        rows["segment"], rows["cusum"] = other, 0
+    later = [transaction(f"f{hour}", "w", ends_ms + hour * HOUR_MS, usd_value=20) for hour in range(1, 5)]
+    turned(calm, later, CATALOGUE)
+    turned(crash, later, replace(CATALOGUE, held_from_ms=ends_ms, held_until_ms=ends_ms + DAY_MS))
+    assert calm["cusum"].any()
+    assert not crash["cusum"].any()
+    assert crash["segment"].tolist() == [other]
+
+
+def turned(rows: NDArray[np.void], values: list[dict[str, Any]], catalogue: Catalogue) -> NDArray[np.int64]:
+    """Transactions of one wallet in turn; its segment with each."""
+    events, _ = read([encoded(TRANSACTIONS, value)[1] for value in values], bytes([TRANSACTIONS]) * len(values))
+    told = room_for(len(values), 1, len(catalogue.segments))
+    owner = np.zeros(len(values), np.int64)
+    standing_now = standing(catalogue, RULES), catalogue.terms
+    take_turns(rows, arrivals_of(events, owner, owner), np.zeros(1, np.int64), Pace(DAY_MS, DAY_MS), standing_now, told)
+    return told.segment
+
+
+def test_a_confidence_is_never_certain_and_rises_with_the_lead() -> None:
+    leads = np.linspace(-50, 200, 30)
+    found = confidence(np.stack([np.zeros(30), leads], axis=1), np.ones(30, np.int64))
+    assert (np.diff(found) >= 0).all()
+    assert (found[0], found[-1]) == (pytest.approx(DOUBT / 2, abs=0.01), pytest.approx(1 - DOUBT / 2))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from hypothesis import given, settings
+import pytest
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -60,6 +61,13 @@ def folded(values: list[dict[str, Any]], wallet: list[int] | None = None) -> Fol
         learning.append(turned(rows, np.array([event])))
         features.append(row_features(rows[[owner[place]]]))
     return Folded(rows, np.concatenate(features), np.concatenate(learning))
+
+
+def unbroken(values: list[dict[str, Any]]) -> Folded:
+    """The same of a life in which the slow scale never begins anew."""
+    found = folded(values)
+    assume(not found.rows["rebased_s"].any())
+    return found
 
 
 def naive(values: list[dict[str, Any]]) -> dict[str, float]:
@@ -128,7 +136,7 @@ def lives(draw: st.DrawFn, most: int = 30, days: int = 200) -> list[dict[str, An
 @given(lives())
 @settings(max_examples=100)
 def test_features_are_what_the_table_says(values: list[dict[str, Any]]) -> None:
-    last = folded(values).features[-1]
+    last = unbroken(values).features[-1]
     for name, expected in naive(values).items():
         found = last[FEATURES.index(name)]
         if name == "ticket_spread":  # a difference of squares keeps half the digits
@@ -140,7 +148,7 @@ def test_features_are_what_the_table_says(values: list[dict[str, Any]]) -> None:
 @given(lives(most=12, days=20_000))
 def test_landmarks_may_move_far(values: list[dict[str, Any]]) -> None:
     """32 half-lives are 96 days and 4 years; events years apart, in any order, still give the table's features."""
-    last = folded(values).features[-1]
+    last = unbroken(values).features[-1]
     expected = naive(values)
     for name in ("frequency", "frequency_fast", "wallet_size", "stable", "derivatives"):
         assert abs(last[FEATURES.index(name)] - expected[name]) <= 1e-9 * max(1, abs(expected[name]))
@@ -161,11 +169,11 @@ def test_where_a_batch_is_cut_does_not_change_a_bit(values: list[dict[str, Any]]
 
 @given(lives(), st.randoms())
 def test_the_order_of_arrival_changes_rounding_only(values: list[dict[str, Any]], dice: Any) -> None:
-    """Additions commute only up to rounding; the newest transaction, the maximum and the count are exact."""
+    """Additions commute only up to rounding; the newest transaction and the count are exact."""
     shuffled = dice.sample(values, len(values))
-    one, other = folded(values), folded(shuffled)
+    one, other = unbroken(values), unbroken(shuffled)
     assert np.allclose(one.rows["sums"], other.rows["sums"], rtol=1e-12, atol=0)
-    for name in ("slow_landmark", "fast_landmark", "transactions", "last_at_ms", "largest_usd"):
+    for name in ("slow_landmark", "fast_landmark", "transactions", "last_at_ms"):
         assert one.rows[name].tolist() == other.rows[name].tolist()
 
 
@@ -205,3 +213,66 @@ def test_one_learning_row_a_wallet_and_active_day() -> None:
     found = folded(values)
     expected = [folded(values[:place]).features[-1] for place in (2, 6)]
     assert found.learning.tolist() == np.array(expected, np.float32).tolist()
+
+
+# ------------------------------------------------------------------ when the two scales disagree
+
+
+def habit(seed: int, days: float, a_day: float, begin_ms: int = NOON_MS, **more: Any) -> list[dict[str, Any]]:
+    """A wallet of one kind: Poisson in time, tickets of USD 20 or so (`usd` times), whole milliseconds."""
+    dice = np.random.default_rng(seed)
+    usd = more.pop("usd", 1.0)
+    times = np.sort(dice.uniform(0, days * DAY_MS, dice.poisson(days * a_day))).astype(int).tolist()
+    return [
+        transaction(f"{seed}-{at_ms}", "w", begin_ms + at_ms, usd_value=usd * float(dice.lognormal(3, 1)), **more)
+        for at_ms in times
+    ]
+
+
+def renewals(values: list[dict[str, Any]], held: tuple[int, int] = (0, 0)) -> tuple[int, NDArray[np.float64]]:
+    """How often the slow scale began anew, and the features at the end. `held`: when there is a crash."""
+    rows, count, before = blank_rows(1), 0, 0
+    catalogue = replace(EMPTY_CATALOGUE, held_from_ms=held[0], held_until_ms=held[1])
+    standing_now = standing(catalogue, Rules()), catalogue.terms
+    for event in arrivals(values, [0] * len(values)):
+        take_turns(
+            rows, np.array([event]), np.zeros(1, np.int64), Pace(DAY_MS, DAY_MS), standing_now, room_for(1, 1, 0)
+        )
+        count, before = count + int(rows["rebased_s"][0] != before), int(rows["rebased_s"][0])
+    return count, row_features(rows)[0]
+
+
+def test_a_wallet_that_stays_as_it_is_is_hardly_ever_begun_anew() -> None:
+    counts = [renewals(habit(seed, 60, pace))[0] for seed in range(4) for pace in (0.3, 2, 8)]
+    assert sum(counts) <= 1  # 24 wallet-months
+
+
+def test_a_wallet_that_turns_into_another_is_described_as_that_within_days() -> None:
+    """Its pace, its product and its tickets; a wallet that was never anything else is the measure."""
+    turned_ms = NOON_MS + 60 * DAY_MS
+    perps: dict[str, Any] = {"usd": 50.0, "product": "derivatives", "leverage": 10}
+    after = habit(2, 6, 8, turned_ms, **perps)
+    count, found = renewals([*habit(1, 60, 0.5), *after])
+    ever = renewals(habit(3, 66, 8, **perps))[1]
+    assert count >= 1
+    for name, width in (("frequency", 0.5), ("ticket", 0.8), ("wallet_size", 1.5), ("derivatives", 0.1), ("spot", 0.5)):
+        assert abs(found[FEATURES.index(name)] - ever[FEATURES.index(name)]) < width, name
+
+
+@pytest.mark.parametrize("more", [{"usd": 60.0}, {"product": "staking"}, {"a_day": 14}])
+def test_a_change_of_pace_product_or_ticket_alone_is_enough(more: dict[str, Any]) -> None:
+    pace, kind = more.get("a_day", 3), {name: what for name, what in more.items() if name != "a_day"}
+    assert renewals([*habit(1, 60, 3), *habit(2, 8, pace, NOON_MS + 60 * DAY_MS, **kind)])[0] >= 1
+
+
+def test_nothing_begins_anew_for_what_is_done_in_a_crash() -> None:
+    begin_ms = NOON_MS + 60 * DAY_MS
+    values = [*habit(1, 60, 1.5), *habit(2, 1, 40, begin_ms, usd=9.0)]
+    assert renewals(values)[0] >= 1
+    assert renewals(values, (begin_ms, begin_ms + DAY_MS))[0] == 0
+
+
+def test_a_transaction_that_is_not_the_newest_proves_nothing() -> None:
+    values = [*habit(1, 60, 1.5), *habit(2, 1, 40, NOON_MS + 60 * DAY_MS)]
+    late = transaction("newest", "w", NOON_MS + 61 * DAY_MS, usd_value=20)
+    assert renewals([values[0], late, *values[1:]])[0] == 0

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.identity import give_slots, overlap, trace
+from models.identity import give_slots, overlap, recognise, trace
 from models.rows import SLOTS
 
 
@@ -48,6 +48,38 @@ def test_a_segment_that_is_absorbed_names_who_took_its_wallets() -> None:
     lineage = trace((1, 2, 3), np.array([[0.6, 0.0], [0.1, 0.05], [0.0, 0.3]]), 4)
     assert lineage.numbers == (1, 3)
     assert lineage.retired == {2: 1}
+
+
+def test_a_quarter_of_a_segment_that_goes_its_own_way_is_a_split() -> None:
+    mass = np.array([[0.5, 0.2, 0.05, 0.0], [0.0, 0.0, 0.0, 0.2]])
+    lineage = trace((1, 2), mass, 3)
+    assert lineage.numbers == (1, 3, 4, 2)
+    assert lineage.split == {3: 1}  # 4 took too little of anybody to be told as a part of him
+    assert trace((), np.zeros((0, 2)), 1).split == {}
+
+
+def test_a_retired_segment_that_is_back_has_its_number_unless_the_cluster_is_somebody_s_heir() -> None:
+    mass = np.array([[0.6, 0.2], [0.0, 0.0]])
+    lineage = trace((1, 2), mass, 9, {1: 5})
+    assert (lineage.numbers, lineage.born, lineage.returned) == ((1, 5), (), (5,))
+    assert lineage.split == {5: 1}
+    assert trace((1, 2), mass, 9, {0: 5}).numbers == (1, 9)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 8), st.integers(0, 8))
+def test_who_comes_back_is_recognised_by_where_he_was_and_nobody_twice(seed: int, clusters: int, gone: int) -> None:
+    draw = np.random.default_rng(seed)
+    centres, variances = draw.normal(size=(clusters, 16)) * 3, draw.uniform(0.3, 1, (clusters, 16))
+    near = {100 + at: (centres[at] + draw.normal(0, 0.1, 16), variances[at]) for at in range(min(gone, clusters))}
+    far = {200 + at: (centres[at % clusters] + 3.0, np.ones(16)) for at in range(gone)}
+    found = recognise((centres, variances), near | far)
+    assert found == {at: 100 + at for at in range(min(gone, clusters))}
+
+
+def test_two_clusters_are_never_given_the_same_number() -> None:
+    centres, variances = np.zeros((2, 3)), np.ones((2, 3))
+    centres[1] += 0.1
+    assert recognise((centres, variances), {7: (np.zeros(3), np.ones(3))}) == {0: 7}
 
 
 def test_a_segment_without_wallets_retires_to_nobody() -> None:

@@ -66,12 +66,19 @@ def after(mark: Mark, *offsets: int) -> Mark:
     return replace(mark, number=mark.number + 1, offsets=offsets or mark.offsets, nonce=nonce())
 
 
+def all_due(client: Any) -> Any:
+    """Reads a sorted set: its members with their scores, in order."""
+    return lambda key: client.zrange(key, 0, -1, withscores=True)
+
+
 def stored(store: RedisServer) -> dict[bytes, Any]:
     """Everything in Redis."""
     with closing(store.client()) as client:
         found: Any = {}
         for key in client.scan_iter():
-            found[key] = client.get(key) if client.type(key) == b"string" else client.hgetall(key)
+            reads: Any = {b"string": client.get, b"hash": client.hgetall, b"zset": all_due(client)}
+            read = reads[client.type(key)]
+            found[key] = read(key)
         return dict(found)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,10 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from models.counters import Codes
+from models.lifecycle import NEVER_MS
 from models.rows import blank_rows
 from models.state import State, Totals, Wallets
-from models.step import unmoved
+from models.step import step, unmoved
 from streams.health import Pulse, Seen, Vitals
 from streams.metrics import MOVES, REASONS, Exposition, Facts
 from streams.settings import Settings
@@ -68,11 +70,16 @@ def counted() -> tuple[Tally, Totals, Partition]:
     arrivals = Season(events=4000).arrivals()
     partition, tally = Partition(drawn_catalogue(learned(arrivals))), Tally()
     for start in range(0, len(arrivals), 300):
-        part = arrivals[start : start + 300]
-        lookup, state, effects = partition.ask(part)
-        before, _ = partition.known
-        tally.committed(bytes(lane for lane, _ in part), (before, state.totals), effects)
-        partition.commit(lookup, state, effects)
+        rest = arrivals[start : start + 300]
+        while rest:
+            lookup, state, effects = partition.ask(rest)
+            if effects.taken:
+                lanes = bytes(lane for lane, _ in rest[: effects.taken])
+                tally.committed(lanes, (partition.known[0], state.totals), effects)
+                partition.commit(lookup, state, effects)
+            rest = rest[effects.taken :]
+            for swept in partition.sweep(state.until_ms, rest[0]) if rest else ():
+                tally.swept(swept)
     return tally, partition.counted, partition
 
 
@@ -90,7 +97,7 @@ def test_a_tally_adds_up_to_the_totals() -> None:
     assert sum(tally.events[lane, "rejected"] for lane in (0, 1)) == sum(totals.rejected.values()) == tally.rejected > 0
     assert sum(tally.events.values()) == tally.records == tally.sizes.sum
     assert sum(tally.moves.values()) == tally.changes == totals.segment_changes == len(partition.changes) > 0
-    assert {status for status, _ in tally.moves} == {"entered", "moved"}
+    assert {status for status, _ in tally.moves} == {"entered", "moved", "left"}
     assert tally.beyond_memory == totals.beyond_memory
     assert sum(tally.sizes.counts) == tally.batches
 
@@ -98,11 +105,12 @@ def test_a_tally_adds_up_to_the_totals() -> None:
 def test_a_late_event_is_told_of_the_topic_it_came_from() -> None:
     arrivals = Season(events=1200).arrivals()
     together, alone, late = Partition(), Partition(), [0, 0]
-    _, _, effects = together.ask(arrivals)
+    before, batch, _ = together.before(arrivals)
+    _, effects = step(replace(before, until_ms=NEVER_MS), batch, together.rules, together.catalogue)
     for lane, record in arrivals:
-        before = alone.counted.late
+        known = alone.counted.late
         alone.take([(lane, record)])
-        late[lane] += alone.counted.late - before
+        late[lane] += alone.counted.late - known
     assert effects.late == tuple(late)
     assert min(late) > 0
 
@@ -160,7 +168,7 @@ def test_gauges_of_partitions_come_and_go_with_them() -> None:
 
 def test_a_batch_is_counted_in_microseconds() -> None:
     idle = State(0, 1, 0, Totals(), Codes(), Wallets([], blank_rows(0), []))
-    _, effects = unmoved(idle, Totals(), [])
+    _, effects = unmoved(idle, Totals(), [], 0)
     tally, lanes, totals = Tally(), bytes(900) + b"\1" * 100, (Totals(), Totals(transactions=900, touches=100))
     fastest = min(_seconds(tally, lanes, totals, effects) for _ in range(50))
     assert fastest < 30e-6

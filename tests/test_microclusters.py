@@ -327,3 +327,73 @@ def test_a_packed_value_of_another_format_is_refused() -> None:
     for one in spoilt:
         with pytest.raises(UnknownFormat):
             MicroClusters.restore(one)
+
+
+@pytest.mark.parametrize(("factor", "shift"), [(1.5, 0.0), (0.7, 0.0), (1.0, 2.0)])
+def test_a_drift_of_all_rows_together_moves_boundaries_with_them_and_nobody_across(factor: float, shift: float) -> None:
+    model = MicroClusters(refit_every=0, half_life=3000.0)
+    rows, _ = planted(0, 1500)
+    model.learn_many(rows)
+    model.refit()
+    before, numbers = model.predict_many(rows), model.numbers
+    for turn in range(1, 21):
+        now = planted(turn, 1000)[0] * (1 + turn / 20 * (factor - 1)) + turn / 20 * shift
+        model.learn_many(now)
+        model.refit()
+    assert model.numbers == numbers
+    assert (model.predict_many(rows * factor + shift) == before).mean() > 0.99
+
+
+@settings(max_examples=10)
+@given(st.lists(st.floats(0.0, 0.4), min_size=1, max_size=8))
+def test_what_fades_is_the_time_that_passed_and_not_how_often_it_was_told(pieces: list[float]) -> None:
+    model = a_model(half_life=float("inf"), refit_every=0)
+    model.learn_many(planted(0, 300)[0])
+    other = deepcopy(model)
+    for piece in pieces:
+        model.forget(piece)
+    other.forget(sum(pieces))
+    assert model.weight == pytest.approx(other.weight)
+    np.testing.assert_allclose(model._summary.deviations, other._summary.deviations)
+    assert np.array_equal(model._summary.means, other._summary.means)
+
+
+def test_a_cluster_that_was_asked_for_now_here_now_there_is_not_born() -> None:
+    """Probation is for one cluster: three newcomers in three places are three first wishes."""
+    rows, _ = planted(0, 4000, clusters=4)
+    model = MicroClusters(refit_every=0, most=8)
+    model.learn_many(rows)
+    model.refit()
+    numbers = model.numbers
+    for corner in range(6):
+        strangers = np.full((250, 16), -25.0 if corner % 2 else 25.0)
+        faded = deepcopy(model)
+        faded.learn_many(strangers + planted(corner, 250)[0] / 10)
+        faded.refit()
+        assert faded._wish is not None
+        assert faded._wish.times == (1 if corner == 0 or corner % 2 != (corner - 1) % 2 else 2)
+        model._wish = faded._wish
+    assert model.numbers == numbers
+
+
+def test_a_component_that_would_jump_stays_and_the_newcomers_are_wished_a_number_of_their_own() -> None:
+    means = np.repeat([[0.0], [5.0], [40.0]], 20, axis=0)
+    points = macro.Points(means, np.full_like(means, 0.05), np.repeat([0.4, 0.2, 0.4], 20) / 20)
+    kept = macro.evaluate(points, np.array([[0.0], [5.0]]), np.array([[0.5], [0.5]]), np.array([0.6, 0.4]))
+    steady, other = macro.propose(points, kept, (2, 5), np.random.default_rng(0))
+    assert steady is kept
+    assert other is not None
+    assert len(other) == 3
+    full, instead = macro.propose(points, kept, (2, 2), np.random.default_rng(0))
+    assert full is kept  # no room for a third: the jump is a wish of its own
+    assert instead is not None
+    assert len(instead) == 2
+
+
+def test_wallets_expected_elsewhere_are_counted_as_a_share() -> None:
+    means = np.repeat([[0.0], [1.0], [2.0]], 10, axis=0)
+    points = macro.Points(means, np.full_like(means, 1e-4), np.full(30, 1 / 30))
+    before = macro.evaluate(points, np.array([[0.0], [2.0]]), np.full((2, 1), 0.05), np.array([0.5, 0.5]))
+    after = macro.evaluate(points, np.array([[1.0], [2.0]]), np.full((2, 1), 0.05), np.array([0.5, 0.5]))
+    assert macro.moved(points, before, before) == 0
+    assert macro.moved(points, before, after) == pytest.approx(1 / 6, abs=0.01)  # half of those in the middle

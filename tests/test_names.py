@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.names import name_for, natural, natural_row
+from models.names import GivenName, WrongName, give, name_for, natural, natural_row, read_given, with_names
 from models.rows import FEATURES
+from tests.test_segments import a_catalogue
 
 
 @pytest.mark.parametrize(
@@ -80,3 +81,55 @@ def test_names_are_unique_readable_and_the_same_again(seed: int, count: int) -> 
         names.append(name)
     assert len(set(names)) == count
     assert all(name.strip() == name and 1 <= len(name) <= 60 and "  " not in name for name in names)
+
+
+def test_a_given_name_is_stored_and_read_again() -> None:
+    stored = give(a_catalogue(), 7, GivenName(" steady whales ", "who never sell"), {})
+    assert stored == b'{"description":"who never sell","name":"steady whales"}'
+    assert read_given({b"7": stored}) == {7: GivenName("steady whales", "who never sell")}
+
+
+@pytest.mark.parametrize(
+    ("number", "given", "why"),
+    [
+        (7, GivenName(""), "1 to 64"),
+        (7, GivenName("   "), "1 to 64"),
+        (7, GivenName("x" * 65), "1 to 64"),
+        (7, GivenName("two\nlines"), "can be printed"),
+        (7, GivenName("fine", "x" * 501), "at most 500"),
+        (7, GivenName("fine", "two\nlines"), "one line"),
+        (7, GivenName("Unassigned"), "segment.s id"),
+        (7, GivenName("s12"), "segment.s id"),
+        (7, GivenName("Name 1"), "s8 is called name 1"),
+        (7, GivenName("SECOND"), "s2 is called second"),
+        (7, GivenName("mine"), "s9 is called Mine"),
+        (99, GivenName("fine"), "no segment s99"),
+    ],
+)
+def test_a_name_that_would_confuse_is_refused_in_one_line(number: int, given: GivenName, why: str) -> None:
+    with pytest.raises(WrongName, match=why) as refused:
+        give(a_catalogue(), number, given, {9: GivenName("Mine")})
+    assert "\n" not in str(refused.value)
+
+
+def test_a_segment_may_be_given_its_own_name_again_and_a_retired_one_too() -> None:
+    assert give(a_catalogue(), 7, GivenName("name 0"), {7: GivenName("other")})
+    assert give(a_catalogue(), 3, GivenName("gone for good"), {})
+
+
+def test_what_cannot_be_read_of_the_given_names_is_left_out() -> None:
+    found = {b"1": b'{"name":"a"}', b"x": b'{"name":"b"}', b"2": b"{", b"3": b"[]", b"4": b'{"title":"c"}', b"5": b"7"}
+    assert read_given(found) == {1: GivenName("a")}
+
+
+def test_given_names_win_and_a_name_that_says_the_same_gets_a_number() -> None:
+    catalogue = a_catalogue()
+    named = with_names(
+        catalogue, {7: GivenName("name 1", "mine"), 2: GivenName("old friends"), 99: GivenName("nobody")}
+    )
+    assert [segment.name for segment in named.segments] == ["name 1", "name 1 2", "name 2", "name 3", "name 4"]
+    assert named.segments[0].description == "mine"
+    assert (named.name_of(2), named.name_of(1)) == ("old friends", "first")
+    assert with_names(named, {7: GivenName("name 1", "mine"), 2: GivenName("old friends")}) is named
+    assert with_names(catalogue, {}) is catalogue
+    assert with_names(named, {}).segments == catalogue.segments

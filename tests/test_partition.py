@@ -282,7 +282,9 @@ def test_a_partition_that_has_another_owner_ends_at_its_next_commit(store: Redis
     assert not kafka.sent  # nothing is announced that was not committed
 
 
-@pytest.mark.parametrize(("key", "value"), [("{0}:totals", "[]"), ("{0}:w:w1", "x"), ("{0}:j:w1", None)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("{0}:totals", "[]"), ("{0}:w:w1", "x"), ("{0}:j:w1", None), ("{0}:j:w1", "\2" * 99)]
+)
 def test_what_cannot_be_read_is_refused_in_one_line(store: RedisServer, key: str, value: str | None) -> None:
     logs = season()
     at_home(store, lambda house: house.work([logs[0][:60], logs[1][:5]]))

@@ -221,6 +221,18 @@ def test_a_wallet_is_found_where_the_partitioner_puts_it(settings: Settings) -> 
         readouts.wallet(settings, "w2")
 
 
+@pytest.mark.parametrize("damaged", [b"\2" * 99, as_stored([Touched(1_700_000_000_123, b"e", 2)], [], Rules())])
+def test_a_wallet_with_a_damaged_journal_or_one_of_an_unknown_campaign_is_refused_in_one_line(
+    settings: Settings, damaged: bytes
+) -> None:
+    (partition,) = partitions_of([b"w"], PARTITIONS, "murmur2").tolist()
+    for other in range(PARTITIONS):
+        strings = {b"w:w": stored_row(3), b"j:w": damaged}
+        commit(settings, other, Writes(strings, {b"codes": {b"a|b": b"1"}}) if other == partition else Writes())
+    with pytest.raises(Refused, match=rf"^what Redis holds of partition {partition} cannot be read [^\n]+$"):
+        readouts.wallet(settings, "w")
+
+
 def test_wallets_stored_by_older_versions_read_the_same(settings: Settings) -> None:
     found = []
     for version in sorted(ROW_VERSIONS):
@@ -234,10 +246,13 @@ def test_wallets_stored_by_older_versions_read_the_same(settings: Settings) -> N
         commit(settings, partition, Writes(strings, {b"codes": stored.codes}))
         one = readouts.wallet(settings, "mover")
         everybody = sorted(readouts.wallets(settings), key=lambda row: str(row["wallet_id"]))
-        assert (one["segment"], one["sequence"], len(one["touches"])) == ("s8191", 2, 2)
+        told = golden.wallets["mover"]
+        assert (one["segment"], one["sequence"]) == (f"s{told['segment']}", told["sequence"])
+        assert [each["event_id"] for each in one["touches"]] == [event_id for _, event_id, _ in told["touches"]]
         assert [row["wallet_id"] for row in everybody] == sorted(golden.wallets)
         found.append((one, everybody))
-    assert all(each == found[0] for each in found)
+    *older, _ = found  # today's rules place the same wallets another way: its file tells another story
+    assert all(each == older[0] for each in older)
 
 
 def test_wallets_are_listed_once_each_and_by_segment(settings: Settings) -> None:

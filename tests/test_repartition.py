@@ -27,6 +27,7 @@ from streams.tenure import nonce
 from tests.kafka.cluster import RedisServer, redis_binary
 from tests.kafka.processes import Missing
 from tests.partition import NOON_MS, Arrival, Partition, Season, drawn_catalogue, learned
+from tests.test_ledger import all_due
 
 T = TypeVar("T")
 SPLIT = Split(2, 6)
@@ -95,7 +96,12 @@ async def write(ledger: Ledger, told: dict[int, Partition]) -> None:
         strings = {b"w:" + key: row for key, row in partition.rows.items()}
         strings |= {b"j:" + key: journal for key, journal in partition.journals.items()}
         strings[b"totals"] = partition.totals or b""
-        await ledger.commit(p, (mark, new), b"", Writes(strings, {b"roi": partition.cells, b"codes": partition.codes}))
+        await ledger.commit(
+            p,
+            (mark, new),
+            b"",
+            Writes(strings, {b"roi": partition.cells, b"codes": partition.codes}, due=partition.agenda.due),
+        )
 
 
 def read(store: RedisServer, partitions: int) -> dict[int, Partition]:
@@ -110,6 +116,7 @@ def read(store: RedisServer, partitions: int) -> dict[int, Partition]:
                 into |= {key.removeprefix(prefix): client.get(key) for key in client.scan_iter(prefix + b"*", 1000)}
             one.cells, one.codes = (client.hgetall(f"{{{p}}}:{name}") for name in ("roi", "codes"))
             one.totals = client.get(f"{{{p}}}:totals")
+            one.agenda.keep({wallet: int(due) for wallet, due in all_due(client)(f"{{{p}}}:due")})
             one.clock_ms = Mark.unpack(client.get(f"{{{p}}}:mark") or b"").clock_ms
             one.restart()
     return told
@@ -120,7 +127,9 @@ def everything(store: RedisServer) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with closing(store.client()) as client:
         for key in client.scan_iter(count=1000):
-            found[key.decode()] = client.get(key) if client.type(key) == b"string" else client.hgetall(key)
+            reads: Any = {b"string": client.get, b"hash": client.hgetall, b"zset": all_due(client)}
+            read = reads[client.type(key)]
+            found[key.decode()] = read(key)
     for key in [key for key in found if key.endswith(":mark")]:
         found[key] = replace(Mark.unpack(found[key], moving=True), nonce="", number=0)
     return found

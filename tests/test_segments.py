@@ -6,15 +6,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 from scipy.stats import norm
 
-from models.rows import FEATURES, SLOTS
-from models.rules import WINSOR
-from models.segments import EMPTY_CATALOGUE, Catalogue, Segment, UnusableCatalogue
+from models.decisions import standing
+from models.rows import FEATURES, SEGMENTS, SLOTS
+from models.rules import WINSOR, Rules
+from models.segments import EMPTY_CATALOGUE, Catalogue, Happening, Segment, UnusableCatalogue
 
 D = len(FEATURES)
 
@@ -123,11 +124,64 @@ def broken(**changes: Any) -> str:
         broken(slot=16),
         broken(slot_since=[0]),
         broken(weight="much"),
+        broken(weight=-0.1),
+        broken(weight=float("inf")),
+        broken(share=float("nan")),
+        broken(share=-0.1),
+        broken(share=float("inf")),
+        broken(variance=[1e-320] * D),
+        broken(sd=[1e-320] * D),
+        broken(retired={"70000": 1}),
+        broken(retired={"65536": 0}),
+        broken(retired={"-1": 1}),
+        broken(retired={"0": 1}),
+        broken(retired={"1": -1}),
+        broken(retired={"1": 65536}),
+        broken(version=-1),
+        broken(version=2**32),
+        broken(version=2**70),
+        broken(version=float("inf")),
+        broken(born_version=2**32),
+        broken(slot_since=[2**32] * SLOTS),
+        broken(slot_since=[-1] * SLOTS),
+        broken(slot=-1),
+        broken(whale_at=float("nan")),
+        broken(whale_at=float("-inf")),
+        broken(whale_at=1000.0),
+        broken(centre=[1e200] * D),
     ],
 )
 def test_a_text_that_cannot_be_placed_with_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(UnusableCatalogue, match=r"^not a [^\n]+$"):
         Catalogue.from_json(text)
+
+
+@given(st.integers(-(2**17), 2**33), st.sampled_from(["version", "slot_since", "retired", "heir", "segment", "slot"]))
+@example(2**32 - 1, "version")
+@example(2**32, "slot_since")
+@example(SEGMENTS - 1, "retired")
+@example(SEGMENTS, "retired")
+@example(-1, "retired")
+def test_decisions_can_rest_on_any_catalogue_that_is_read(number: int, where: str) -> None:
+    named = {"slot_since": [number] * SLOTS, "retired": {str(number): 7}, "segment": f"s{number}"}
+    text = broken(retired={"1": number}) if where == "heir" else broken(**{where: named.get(where, number)})
+    try:
+        catalogue = Catalogue.from_json(text)
+    except UnusableCatalogue:
+        return
+    found = standing(catalogue, Rules())[0]
+    assert np.isfinite(catalogue.place(some_rows(0, 5))).all()
+    assert (found["version"], found["since"].tolist()) == (catalogue.version, list(catalogue.slot_since))
+    assert set(np.flatnonzero(found["heir_of"] >= 0).tolist()) <= set(catalogue.retired)
+    assert catalogue.version < 2**32  # what a row has room for
+
+
+def test_a_catalogue_without_whales_is_read_and_so_are_the_largest_numbers() -> None:
+    catalogue = a_catalogue()
+    last = replace(catalogue, version=2**32 - 1, retired={SEGMENTS - 1: 7}, whale_at=float("inf"))
+    again = Catalogue.from_json(last.to_json())
+    assert (again.version, again.retired, again.whale_at) == (2**32 - 1, {SEGMENTS - 1: 7}, float("inf"))
+    assert Catalogue.from_json(broken(whale_at=float("inf"))).whale_at == float("inf")
 
 
 def test_the_empty_catalogue_has_no_segments_and_places_nobody() -> None:
@@ -142,3 +196,40 @@ def test_a_retired_segment_is_followed_to_the_one_that_stands_for_it() -> None:
     assert [catalogue.successor(number) for number in (7, 2, 1, 3, 99)] == [7, 7, 7, 0, 0]
     assert replace(catalogue, retired={1: 2, 2: 1}).successor(1) == 0
     assert [catalogue.column_of(number) for number in (7, 9, 1)] == [0, 2, -1]
+
+
+def test_what_became_of_segments_and_what_users_wrote_is_kept_in_the_json() -> None:
+    plain = a_catalogue()
+    history = (Happening("split", 8, 7, 3, 1_775_000_000_000), Happening("absorbed", 2, 7, 4, 1_775_000_500_000))
+    told = replace(
+        plain, history=history, segments=(replace(plain.segments[0], description="ours"), *plain.segments[1:])
+    )
+    again = Catalogue.from_json(told.to_json())
+    assert again.history == history
+    assert [segment.description for segment in again.segments] == ["ours", "", "", "", ""]
+    assert told.hash == again.hash != plain.hash
+
+
+def test_a_catalogue_without_them_has_the_json_and_the_hash_it_always_had() -> None:
+    content = json.loads(a_catalogue().to_json())
+    assert sorted(content) == [
+        "features", "format", "mean", "retired", "retired_names", "sd", "segments", "slot_since", "version", "whale_at",
+    ]  # fmt: skip
+    assert all("description" not in segment for segment in content["segments"])
+
+
+@pytest.mark.parametrize("history", [7, [{"kind": "born"}], [{"kind": "born", "segment": 1, "of": 2}]])
+def test_a_history_that_cannot_be_read_is_refused(history: Any) -> None:
+    content = json.loads(a_catalogue().to_json()) | {"history": history}
+    with pytest.raises(UnusableCatalogue, match=r"^not a [^\n]+$"):
+        Catalogue.from_json(json.dumps(content))
+
+
+def test_a_crash_holds_from_its_first_moment_to_its_last_and_changes_neither_json_nor_hash() -> None:
+    calm = a_catalogue()
+    held = replace(calm, held_from_ms=1000, held_until_ms=2000)
+    assert [held.regime_at(at_ms) for at_ms in (0, 999, 1000, 1999, 2000)] == [
+        "normal", "normal", "crash", "crash", "normal",
+    ]  # fmt: skip
+    assert calm.regime_at(0) == "normal"
+    assert (held.to_json(), held.hash) == (calm.to_json(), calm.hash)

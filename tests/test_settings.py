@@ -94,6 +94,11 @@ def test_a_misspelt_variable_is_an_error_that_names_the_nearest() -> None:
         ({"TIDEMARK_REDIS_CA": __file__}, "rediss://"),
         ({"TIDEMARK_REDIS": "redis://:word@h", "TIDEMARK_REDIS_PASSWORD_FILE": __file__}, "already"),
         ({"TIDEMARK_REDIS": "redis://h/3", "TIDEMARK_REDIS_CLUSTER": "true"}, "database 0"),
+        ({"TIDEMARK_CLUSTERER_PARAMS": '{"n_clusters":3}'}, "tidemark has no parameter n_clusters"),
+        ({"TIDEMARK_CLUSTERER": "river.KMeans", "TIDEMARK_CLUSTERER_PARAMS": '{"k":3}'}, "it takes n_clusters"),
+        ({"TIDEMARK_CLUSTERER_PARAMS": "{n_clusters: 3}"}, "a JSON object"),
+        ({"TIDEMARK_CLUSTERER_PARAMS": "[3]"}, "a JSON object"),
+        ({"TIDEMARK_CLUSTERER": "KMeans"}, "river.DBSTREAM"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused_in_one_line(variables: dict[str, str], word: str) -> None:
@@ -186,3 +191,13 @@ def test_nothing_else_reads_the_environment() -> None:
         if "os.environ" in file.read_text() or "getenv" in file.read_text()
     ]
     assert readers == ["settings.py"]
+
+
+def test_a_clusterer_of_river_s_reaches_the_rules_and_the_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TIDEMARK_CLUSTERER", "river.KMeans")
+    monkeypatch.setenv("TIDEMARK_CLUSTERER_PARAMS", '{"sigma": 2, "n_clusters": 5}')
+    found = load()
+    rules = found.rules()
+    assert (rules.clusterer, rules.clusterer_params) == ("river.KMeans", '{"n_clusters":5,"sigma":2}')
+    assert found.environment()["TIDEMARK_CLUSTERER_PARAMS"] == rules.clusterer_params
+    assert next(each.value for each in explain(found) if each.name.endswith("_PARAMS")) == rules.clusterer_params

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.changes import rfc3339
 from models.counters import decode_cell
 from models.rows import ROW
 from models.rules import DAY_MS, HOUR_MS, Rules
@@ -61,8 +62,9 @@ def test_the_season_has_everything_that_could_break_a_law() -> None:
     assert len(totals.wallets_by_segment) > 3
     assert len(totals.rejected) >= 7
     assert totals.whales_by_segment
-    assert {change["origin"] for change in changes_of(in_thousands())} == {"live"}
-    assert {change["status"] for change in changes_of(in_thousands())} == {"entered", "moved"}
+    assert {change["origin"] for change in changes_of(in_thousands())} == {"live", "sweep"}
+    assert {change["status"] for change in changes_of(in_thousands())} == {"entered", "moved", "left"}
+    assert len(in_thousands().sweeps) > 50
     assert max(len(journal) for journal in in_thousands().journals.values()) > 3000
 
 
@@ -112,6 +114,10 @@ def test_a_cut_does_not_matter_in_small(seed: int, wallets: int, late: float, cu
 # ------------------------------------------------------------------ nor does who is stepped with whom
 
 
+#: A partition and the batch it is about to take.
+Turn = tuple[Partition, list[Arrival]]
+
+
 def apart_and_together(logs: list[list[Arrival]], cut: int, bounds: Rules) -> Iterator[tuple[Partition, Partition]]:
     """Each log by a partition of its own, and by one that is stepped with the others; cut in different places."""
     together = []
@@ -120,14 +126,26 @@ def apart_and_together(logs: list[list[Arrival]], cut: int, bounds: Rules) -> It
         partition.number = number
         together.append((partition, iter(batches(logs[number], cut + number))))
     while turns := [(partition, arrivals) for partition, log in together for arrivals in islice(log, 1)]:
-        found = [partition.before(arrivals) for partition, arrivals in turns]
-        stepped = step_together([(state, batch) for state, batch, _ in found], bounds, catalogue())
-        for (partition, _), (_, _, lookup), (state, effects) in zip(turns, found, stepped, strict=True):
-            partition.commit(lookup, state, effects)
+        while turns:
+            turns = taken_together(turns, bounds)
     for (partition, _), log in zip(together, logs, strict=True):
         alone = Partition(catalogue(), bounds)
         alone.number = partition.number
         yield alone.take(log), partition
+
+
+def taken_together(turns: list[Turn], bounds: Rules) -> list[Turn]:
+    """One step for all; the partitions that have swept then, and what is left of their batches."""
+    found = [partition.before(arrivals) for partition, arrivals in turns]
+    stepped = step_together([(state, batch) for state, batch, _ in found], bounds, catalogue())
+    left = []
+    for (partition, arrivals), (_, _, lookup), (state, effects) in zip(turns, found, stepped, strict=True):
+        if effects.taken:
+            partition.commit(lookup, state, effects)
+        if effects.taken < len(arrivals):
+            partition.sweep(state.until_ms, arrivals[effects.taken])
+            left.append((partition, arrivals[effects.taken :]))
+    return left
 
 
 def batches(arrivals: list[Arrival], cut: int) -> list[list[Arrival]]:
@@ -314,7 +332,7 @@ def test_the_changes_of_a_wallet_are_numbered_without_gap_and_follow_each_other(
         assert change["sequence"] == sequence + 1
         assert change["from"] == segment
         assert change["to"] != segment
-        assert change["status"] == ("moved" if segment else "entered")
+        assert change["status"] == (("moved" if segment else "entered") if change["to"] else "left")
         last[change["wallet_id"]] = change["sequence"], change["to"]
     assert max(sequence for sequence, _ in last.values()) > 2
     for key, row in in_thousands().rows.items():
@@ -342,18 +360,24 @@ def test_a_reason_tells_what_a_feature_was_at_the_change_before() -> None:
 def test_a_change_names_the_record_that_caused_it() -> None:
     by_offset = {(lane, record.offset): record for lane, record in season()}
     for change in changes_of(in_thousands()):
-        assert change["source"]["topic"] == "wallet.transactions"
-        record = by_offset[TRANSACTIONS, change["source"]["offset"]]
-        assert record.key == change["wallet_id"].encode()
+        lane = TRANSACTIONS if change["source"]["topic"] == "wallet.transactions" else TOUCHES
+        record = by_offset[lane, change["source"]["offset"]]
+        assert change["decided_at"] == rfc3339(record.timestamp)
+        if change["origin"] == "sweep":  # the wallet was silent: another one's record, or its own that came too late
+            assert change["occurred_at"] <= change["decided_at"]
+        else:
+            assert (lane, record.key) == (TRANSACTIONS, change["wallet_id"].encode())
 
 
 def test_a_touch_makes_a_wallet_and_decides_nothing() -> None:
-    without = [arrival for arrival in season() if arrival[0] == TRANSACTIONS]
-    only = Partition(catalogue()).take(without)
-    ours = [(each["wallet_id"], each["sequence"], each["to"], each["confidence"]) for each in changes_of(only)]
-    both = [
-        (each["wallet_id"], each["sequence"], each["to"], each["confidence"]) for each in changes_of(in_thousands())
-    ]
+    punctual = Season(late=0, out_of_order=0).arrivals()  # touches move the clock; only for a late one that matters
+    without = [arrival for arrival in punctual if arrival[0] == TRANSACTIONS]
+    ours, both = (
+        sorted(
+            (each["wallet_id"], each["sequence"], str(each["to"]), each["confidence"]) for each in changes_of(partition)
+        )
+        for partition in (Partition(catalogue()).take(without), Partition(catalogue()).take(punctual))
+    )
     assert ours == both
     touched = Partition(catalogue()).take(numbered([encoded(TOUCHES, touch(f"e{i}", "w", NOON_MS)) for i in range(20)]))
     row = np.frombuffer(touched.rows[b"w"], ROW)[0]

@@ -63,7 +63,10 @@ def stored(world: World) -> dict[bytes, object]:
             name = key.partition(b"}:")[2]
             if key.startswith(b"{overview}") or name in {b"mark", b"pending"}:
                 continue
-            found[key] = client.hgetall(key) if name in {b"roi", b"codes"} else client.get(key)
+            if name == b"due":
+                found[key] = client.zrange(key, 0, -1, withscores=True)
+            else:
+                found[key] = client.hgetall(key) if name in {b"roi", b"codes"} else client.get(key)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.request
+from collections import Counter
 from typing import Any
 from urllib.error import HTTPError, URLError
 
@@ -122,7 +123,8 @@ def test_the_metrics_agree_with_the_totals(world: World) -> None:
     assert pages.total("tidemark_events_total") == EVENTS == pages.total("tidemark_batch_records_sum")
     assert pages.total("tidemark_beyond_memory_total") == totals["beyond_memory"]
     assert pages.total("tidemark_catalogue_version") >= totals["catalogue_version"]
-    assert pages.total("tidemark_commit_duration_seconds_count") == pages.total("tidemark_batch_records_count") > 0
+    # a sweep commits, too, and is no batch
+    assert pages.total("tidemark_commit_duration_seconds_count") >= pages.total("tidemark_batch_records_count") > 0
     assert pages.total("tidemark_wallet_cache_misses_total") >= totals["wallets"]
     assert pages.total("tidemark_wallet_cache_hits_total") > 0
     assert pages.labels("tidemark_event_time_lag_seconds") == {(str(number),) for number in range(world.partitions)}
@@ -140,7 +142,8 @@ def _the_log_tells_it(text: str, batches: int) -> None:
     assert sum(line["records"] for line in of_batches) == EVENTS == sum(line["records"] for line in worked)
     assert {"partition", "commit", "offsets", "records", "load_s", "step_s", "commit_s"} <= of_batches[0].keys()
     assert {"lag", "behind_s", "seconds", "changes", "rejected"} <= worked[0].keys()
-    assert len(lines) < batches + 2 * len(worked) + 40
+    others = Counter(line["event"] for line in lines) - Counter(line["event"] for line in of_batches + worked)
+    assert others.total() < len(worked) + 100, others
 
 
 def test_without_redis_a_worker_lives_and_is_not_ready(world: World) -> None:

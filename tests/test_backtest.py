@@ -1,0 +1,168 @@
+"""Walking forward over history: what held, whether confidence was right, and what would have flapped less."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from models.rules import DAY_MS, Rules
+from streams import backtest, backtest_report, tables
+from streams.backtest import Window
+from streams.errors import TidemarkError
+from streams.simulate import SimulationPlan, write
+from tests.test_cli import tidemark
+from tests.test_compare import a_run, told
+
+FIRST_OF_1970 = Window(date(1970, 1, 11), date(1970, 2, 9))
+
+
+@pytest.fixture(scope="module")
+def events(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("season") / "events.ndjson"
+    with file.open("w", encoding="utf-8") as out:
+        write(SimulationPlan(5, 60, 28, date(2026, 1, 1)), out)
+    return file
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("report") / "a" / "b"
+
+
+@pytest.fixture(scope="module")
+def found(events: Path, report: Path) -> dict[str, Any]:
+    """The command's answer; the report is written too."""
+    window = ("--from", "2026-01-09", "--to", "2026-01-26")
+    done = tidemark("backtest", str(events), *window, "--report", str(report), "--json", timeout_s=300)
+    assert done.returncode == 0
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+def figures(name: str, *, flaps: int, lasting: int) -> dict[str, Any]:
+    rates = {"flaps": flaps, "flaps_per_wallet_month": flaps / 100, "lasting": lasting}
+    return rates | {"settings": name, "environment": {"TIDEMARK_X": name}}
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "why"),
+    [
+        ("2026-03-02", "2026-03-01", "--to 2026-03-01 is before --from 2026-03-02"),
+        ("March", "2026-03-01", "--from March: a date is written YYYY-MM-DD"),
+        ("2026-03-01", "2026-02-30", "--to 2026-02-30: a date is written YYYY-MM-DD"),
+    ],
+)
+def test_wrong_dates_are_told_by_their_option(first: str, last: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        backtest.window(first, last)
+
+
+def test_a_window_is_whole_days_both_included() -> None:
+    assert backtest.window("1970-01-02", "1970-01-02") == Window(date(1970, 1, 2), date(1970, 1, 2))
+    assert (FIRST_OF_1970.begin_ms, FIRST_OF_1970.end_ms) == (10 * DAY_MS, 40 * DAY_MS)
+
+
+def test_a_window_without_events_or_without_changes_is_refused_with_what_there_is(events: Path) -> None:
+    for days, why in (
+        (("2025-01-01", "2025-01-31"), "begins on 2026-01-01: it has nothing of 2025-01-01 to 2025-01-31"),
+        (("2027-01-01", "2027-01-31"), "ends on 2026-01-28: it has nothing of 2027-01-01 to 2027-01-31"),
+    ):
+        with pytest.raises(TidemarkError, match=why):
+            backtest.backtest(events, backtest.window(*days), Rules(), print)
+    with pytest.raises(TidemarkError, match="no wallet changed its segment from 2026-01-01 to 2026-01-01"):
+        backtest.backtest(events, backtest.window("2026-01-01", "2026-01-01"), Rules(), print)
+
+
+def test_a_change_is_judged_by_where_the_wallet_is_and_only_if_that_is_known() -> None:
+    run = a_run(
+        told("held", (1, 1), (15, 2)),
+        told("left after a week", (1, 1), (15, 2), (23, 1)),
+        told("away and back", (1, 1), (15, 2), (18, 3), (20, 2)),
+        told("too late to know", (1, 1), (38, 2)),
+        told("before the window", (1, 1), (5, 2), (6, 1)),
+        days=60,
+    )
+    week, month = (backtest._held(run, FIRST_OF_1970, days) for days in (7, 30))
+    assert (week["judged"], week["held"]) == (6 + 1, 6)
+    assert (month["judged"], month["held"]) == (6, 4)
+    assert week["by_origin"] == {"live": {"judged": 7, "held_share": 6 / 7}}
+    assert sum(one["changes"] for one in month["reliability"]) == 6
+
+
+def test_lasting_changes_and_how_much_later_they_came_are_counted_against_today() -> None:
+    today = a_run(told("a", (1, 1), (15, 2)), told("b", (1, 1), (15, 2), (17, 1)))
+    slower = a_run(told("a", (1, 1), (19, 2)), told("b", (1, 1)))
+    one = backtest._figures("now", {}, today, today, FIRST_OF_1970)
+    other = backtest._figures("switch at 20", {"switch_at": 20.0}, slower, today, FIRST_OF_1970)
+    assert (one["changes"], one["flaps"], one["lasting"], one["median_days_later"]) == (3, 1, 2, 0)
+    assert (other["changes"], other["flaps"], other["lasting"], other["median_days_later"]) == (1, 0, 1, 4)
+    assert other["environment"] == {"TIDEMARK_SWITCH_AT": "20"}
+    assert one["wallet_months"] == pytest.approx(2)
+
+
+def test_only_what_flaps_clearly_less_and_keeps_what_lasts_is_proposed() -> None:
+    today = figures("today", flaps=10, lasting=100)
+    fewer, deaf = figures("fewer", flaps=5, lasting=95), figures("deaf", flaps=0, lasting=50)
+    same = figures("same", flaps=10, lasting=101)
+    assert backtest.proposal([today, same, deaf]) is None
+    assert (backtest.proposal([today, same, deaf, fewer]) or {})["settings"] == "fewer"
+    assert backtest.proposal([figures("today", flaps=0, lasting=9), figures("x", flaps=0, lasting=9)]) is None
+
+
+def test_a_backtest_tries_settings_and_applies_none(found: dict[str, Any]) -> None:
+    assert found["changes"] > 0
+    assert [each["days"] for each in found["horizons"]] == [7, 30]
+    tried = [each["environment"] for each in found["settings"]]
+    assert tried[0] == {}
+    assert {name for each in tried for name in each} == {"TIDEMARK_SWITCH_AT", "TIDEMARK_EVIDENCE"}
+    assert found["settings"][0]["changes"] == found["changes"]
+    assert json.dumps(found)
+
+
+def test_a_more_patient_setting_changes_less_often(found: dict[str, Any]) -> None:
+    changes = {each["settings"]: each["changes"] for each in found["settings"]}
+    assert changes["switch at 5"] >= changes["today's settings"] >= changes["switch at 40"]
+
+
+def test_the_report_says_what_held_what_flapped_and_that_nothing_was_applied(
+    found: dict[str, Any], report: Path
+) -> None:
+    text = (report / "report.md").read_text(encoding="utf-8")
+    assert text == "\n".join(backtest_report.report(found, "events.ndjson")) + "\n"
+    assert "# Backtest of events.ndjson, 2026-01-09 to 2026-01-26" in text
+    for picture in ("reliability.png", "settings.png"):
+        assert f"({picture})" in text
+        assert (report / picture).read_bytes().startswith(b"\x89PNG")
+    assert "| today's settings |" in text
+    assert "not applied" in text or "keep today's" in text
+
+
+def test_for_people_there_are_two_tables_and_the_proposal(found: dict[str, Any]) -> None:
+    assert tables.held(found).row_count == 2
+    assert tables.tried(found).row_count == len(found["settings"])
+    (plan,) = backtest_report.proposed(found | {"proposal": None})[1:]
+    assert plan == "keep today's."
+
+
+def remarks(held: float, told: float) -> Iterator[str]:
+    bins = [{"told": told, "right": held, "changes": 10}]
+    horizon = {"days": 7, "judged": 10, "held_share": held, "reliability": bins, "miscalibration": abs(told - held)}
+    yield backtest_report._remark(horizon)
+
+
+def test_confidence_is_told_as_what_it_was() -> None:
+    assert next(remarks(0.9, 0.92)) == "After 7 days: it was as sure as it was right."
+    assert next(remarks(0.6, 0.9)) == "After 7 days: it was more sure than right (90% told, 60% held)."
+    assert "less sure than right" in next(remarks(0.95, 0.5))
+    assert "ends before" in backtest_report._remark({"days": 30, "judged": 0})
+
+
+def test_a_report_that_cannot_be_written_is_known_before_the_work(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(TidemarkError, match="cannot write into"):
+        backtest_report.make_folder(tmp_path / "file")
