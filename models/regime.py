@@ -164,7 +164,7 @@ def count_hours(at_ms: NDArray[np.int64], previous_at_ms: NDArray[np.int64], usd
     transaction of that hour comes. `usd`: NaN where unknown.
     """
     hour = at_ms // HOUR_MS
-    fresh, usd = hour > previous_at_ms // HOUR_MS, np.nan_to_num(usd)
+    fresh, usd = hour > previous_at_ms // HOUR_MS, np.where(np.isnan(usd), 0.0, usd)
     if len(hour) and hour.min() == hour.max():  # live traffic, nearly always
         return np.array([[hour[0], len(hour), fresh.sum(), usd.sum()]], np.float64)
     hours, place = np.unique(hour, return_inverse=True)
@@ -174,6 +174,10 @@ def count_hours(at_ms: NDArray[np.int64], previous_at_ms: NDArray[np.int64], usd
 
 def add_hours(totals: Floats, added: Floats, kept: int) -> Floats:
     """Running totals (h, 4) with more cells added, the newest `kept` hours."""
+    if len(added) == 1 and len(totals) and added[0, 0] == totals[-1, 0]:  # live traffic, nearly always
+        together = totals.copy()
+        together[-1, 1:] += added[0, 1:]
+        return together
     both = np.concatenate((totals, added))
     hours, place = np.unique(both[:, 0], return_inverse=True)
     columns = (np.bincount(place, both[:, column], len(hours)) for column in range(1, len(CELL)))

@@ -327,7 +327,6 @@ def _app(settings: Settings, take_over: TakeOver, largest: int) -> BatchApp:
         consumer_group_instance_id=settings.instance_id,
         consumer_max_fetch_size=largest,
         consumer_metadata_max_age_ms=30_000,  # added partitions are noticed soon
-        producer_linger=0.002,
         producer_max_request_size=largest,
         value_serializer="raw",
         store="memory://",
