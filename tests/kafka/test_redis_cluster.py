@@ -12,7 +12,8 @@ from threading import Event
 import pytest
 
 from streams.errors import Unavailable
-from streams.ledger import Ledger, LedgerReader, Mark, Writes
+from streams.ledger import Ledger, Mark, Writes
+from streams.ledger_reader import LedgerReader
 from streams.store import Address
 from tests.kafka.cluster import KafkaServer, RedisServer
 from tests.kafka.exactness import Trial, run_trial
