@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,7 +82,7 @@ def overall(settings: Settings) -> Overall:
     """What the live view shows."""
     with closing(LedgerReader(Address.of(settings))) as reader:
         snapshots, found = _snapshots(reader), published(settings, reader)
-    clock_ms = max((snapshot.mark.clock_ms for snapshot in snapshots if snapshot.mark), default=0)
+    clock_ms = _newest_ms(snapshot.mark for snapshot in snapshots)
     return Overall(_totals(snapshots), _roi(snapshots, found), _segments(snapshots, found), clock_ms)
 
 
@@ -95,13 +95,14 @@ def wallet(settings: Settings, wallet_id: str) -> Row:
     """One wallet. Raises `TidemarkError` for one that has no accepted event."""
     key = wallet_id.encode()
     with closing(LedgerReader(Address.of(settings))) as reader:
-        found = published(settings, reader)
-        for partition in _partitions_of(settings, key, reader.marks()):
+        found, marks = published(settings, reader), reader.marks()
+        for partition in _partitions_of(settings, key, marks):
             row, journal, codes = reader.wallet(partition, key)
             if row is not None:
                 with readable(partition):
                     touches = _touches(Journal.unpack(journal, len(codes) + 1), codes) if journal else []
-                    return {**_described(wallet_id, unpack_rows([row]), found), "touches": touches}
+                    known_at_ms = _newest_ms(marks.values())
+                    return {**_described(wallet_id, unpack_rows([row]), found, known_at_ms), "touches": touches}
     raise TidemarkError(f"no wallet {wallet_id!r}: none of its events was accepted; `tidemark wallets` lists all")
 
 
@@ -109,12 +110,12 @@ def wallets(settings: Settings, segment: str | None = None) -> Iterator[Row]:
     """Every wallet by a scan, each once; `segment`: only this one, such as `s3` or `unassigned`."""
     seen: set[tuple[int, bytes]] = set()
     with closing(LedgerReader(Address.of(settings))) as reader:
-        found = published(settings, reader)
+        found, known_at_ms = published(settings, reader), _newest_ms(reader.marks().values())
         for partition, key, stored in reader.wallets():
             row = unpack_rows([stored])
             if (segment is None or segment_id(int(row["segment"][0])) == segment) and (partition, key) not in seen:
                 seen.add((partition, key))
-                yield _described(key.decode(), row, found)
+                yield _described(key.decode(), row, found, known_at_ms)
 
 
 def lag(settings: Settings) -> list[Row]:
@@ -152,6 +153,11 @@ def _event_time_lag_ms(behind: int, mark: Mark | None, now_ms: int) -> int | Non
     if not behind:
         return 0
     return max(0, now_ms - mark.clock_ms) if mark and mark.clock_ms else None
+
+
+def _newest_ms(marks: Iterable[Mark | None]) -> int:
+    """The newest event time of these partitions, 0 before the first event."""
+    return max((mark.clock_ms for mark in marks if mark), default=0)
 
 
 def _snapshots(reader: LedgerReader) -> list[Snapshot]:
@@ -267,9 +273,13 @@ def _confidence(features: NDArray[np.float64], column: int, found: Catalogue) ->
     return round(float(confidence(found.place(features), np.array([column]))[0]), 4)
 
 
-def _described(wallet_id: str, row: NDArray[np.void], found: Catalogue) -> Row:
-    """A stored row (1,) in words; confidence is null for a wallet whose segment the catalogue does not have."""
+def _described(wallet_id: str, row: NDArray[np.void], found: Catalogue, now_ms: int) -> Row:
+    """A stored row (1,) in words; confidence is null for a wallet whose segment the catalogue does not have.
+
+    `now_ms`: event time as of which its age and recency are told.
+    """
     from models.features import row_features  # Numba takes half a second, which other read-outs need not spend
+    from models.known import known
 
     number, features = int(row["segment"][0]), row_features(row)
     column = found.column_of(number)
@@ -284,6 +294,7 @@ def _described(wallet_id: str, row: NDArray[np.void], found: Catalogue) -> Row:
         "lifecycle": LIFECYCLE[int(row["lifecycle"][0])],
         "whale": bool(row["flags"][0] & WHALE),
         "features": _natural(features[0]),
+        "known": known(row[0], now_ms)._asdict(),
     }
 
 

@@ -127,16 +127,25 @@ def tried(found: Row) -> Table:
 
 
 def wallet(found: Row) -> Table:
-    """One wallet, then its features and the touches it remembers."""
+    """One wallet and what is known of it, then its features and the touches it remembers."""
     table = _table("wallet", found["wallet_id"], text=2)
     for name in ("segment", "name", "since", "sequence", "confidence", "lifecycle"):
         table.add_row(_words(name), NOTHING if found[name] is None else str(found[name]))
     table.add_row("whale", "yes" if found["whale"] else "no")
+    for name, value in found["known"].items():
+        table.add_row(_words(name), _plain(value))
     for name, value in found["features"].items():
         table.add_row(f"  {_words(name)}", f"{value:,.4g}", style="dim")
     for touch in found["touches"]:
         table.add_row("touch", f"{touch['occurred_at']}  {touch['campaign_id']}  {touch['channel']}")
     return table
+
+
+def _plain(value: float | str | None) -> str:
+    """A word as it is, a number to four digits."""
+    if value is None:
+        return NOTHING
+    return value if isinstance(value, str) else _count(value) if isinstance(value, int) else f"{value:,.4g}"
 
 
 def wallet_line(found: Row) -> str:

@@ -200,6 +200,10 @@ def test_a_wallet_is_found_where_the_partitioner_puts_it(settings: Settings) -> 
     found = readouts.wallet(settings, wallet)
     assert 0 < found.pop("confidence") <= 1
     assert list(found.pop("features")) == list(FEATURES)
+    assert found.pop("known") == {
+        "age_days": 0.0, "recency_days": 0.0, "transactions": 9, "products": 0, "experience": "beginner",
+        "sell_fast": 0.0,
+    }  # fmt: skip
     assert found == {
         "wallet_id": wallet, "segment": "s3", "name": "leveraged traders", "since": "2023-11-14T22:13:20.000Z",
         "sequence": 7, "lifecycle": "active", "whale": True,
