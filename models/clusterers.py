@@ -129,10 +129,15 @@ class Borrowed(MicroClusters):
         generator = np.random.default_rng([self.seed, self._learned])
         self._learned += len(rows)
         free = min(SAMPLE - len(self._sample), len(rows))
-        self._sample = np.concatenate((self._sample.reshape(-1, rows.shape[1]), rows[:free]))
+        self._sample = np.concatenate((self._sample, rows[:free]))
         times = np.floor(SAMPLE / masses[free:] + generator.random(len(rows) - free)).astype(np.int64)
         entering = np.repeat(rows[free:], np.minimum(times, SAMPLE), axis=0)
         self._sample[generator.integers(0, SAMPLE, len(entering))] = entering
+
+    def _widen(self, features: Any) -> None:
+        super()._widen(features)
+        missing = len(self._features) - self._sample.shape[1]
+        self._sample = np.pad(self._sample, ((0, 0), (0, missing)))
 
     def _points(self) -> macro.Points:
         rows = self._scale.scaled(self._sample.astype(np.float64))

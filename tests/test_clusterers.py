@@ -115,6 +115,18 @@ def test_the_sample_forgets_as_everything_does(seed: int, half_lives: float) -> 
     assert left == pytest.approx(expected, abs=0.09)
 
 
+@every_clusterer
+def test_features_may_come_later_and_earlier_rows_have_zeros_there(name: str) -> None:
+    model = begun((name, "{}"), refit_every=40)
+    for x in ({}, {"x": 1.0}, {"x": 1.0, "y": 2.0}):
+        for _ in range(64):
+            model.learn_one(x)
+    assert isinstance(model, Borrowed)
+    assert {tuple(row) for row in model._sample.tolist()} == {(0, 0), (1, 0), (1, 2)}
+    assert model._sample.shape == (3 * 64, 2)
+    model.predict_one({"x": 1.0})
+
+
 @pytest.mark.parametrize(
     ("name", "given", "why"),
     [
