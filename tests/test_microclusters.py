@@ -39,7 +39,7 @@ def test_river_accepts_it() -> None:
     checks.check_estimator(a_model())
 
 
-#: River applies no check on data to clusterers; the promises hold for ours all the same. Left out is what cannot be asked.
+#: River applies no check on data to clusterers; the promises hold for ours all the same. These cannot be asked.
 NOT_FOR_US = {
     "check_debug_one": "there is no debug_one",
     "check_transform_one": "it is no transformer",
