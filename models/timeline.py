@@ -114,11 +114,13 @@ def departures(told: Mapping[str, Sequence[C]], begin_ms: int, end_ms: int) -> l
 
 
 def stayed_away(told: Mapping[str, Sequence[Change]], change: Change, for_ms: int) -> bool:
-    """Whether a wallet that left was given no segment again for so long after; one that came and left again was."""
-    until_ms = change.decided_at_ms + for_ms
-    return not any(
-        other.joined and change.decided_at_ms < other.decided_at_ms <= until_ms for other in told[change.wallet]
-    )
+    """Whether a wallet that left was given no segment again for so long after; one that came and left again was.
+
+    It may come back in the very moment: its own return moves the clock by which it is found to have left.
+    """
+    changes = told[change.wallet]
+    after = changes[changes.index(change) + 1 :]
+    return not after or after[0].decided_at_ms > change.decided_at_ms + for_ms
 
 
 def held(told: Mapping[str, Sequence[Change]], change: Change, for_ms: int) -> bool:

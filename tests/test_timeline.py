@@ -70,6 +70,8 @@ def test_who_is_given_a_segment_again_has_not_stayed_away() -> None:
     told = histories(
         [*path("gone", (0, 1), (10, 0)), *path("back", (0, 1), (10, 0), (20, 1), (22, 0)), *path("on", (0, 1), (10, 2))]
     )
+    at_once = histories(path("w", (0, 1), (10, 0), (10, 1)))
+    assert not stayed_away(at_once, at_once["w"][1], 0)
     left = departures(told, 0, 21 * DAY_MS)
     assert [(change.wallet, change.left) for change in left] == [("gone", 1), ("back", 1)]
     for days, stayed in ((7, [True, True]), (9.9, [True, True]), (10, [True, False]), (30, [True, False])):
