@@ -86,6 +86,7 @@ def comparison(rows: Sequence[Row]) -> Table:
         "ami": ("AMI", ".2f"),
         "changes_per_wallet_month": ("changes a wallet-month", ".3f"),
         "flaps_per_wallet_month": ("flaps a wallet-month", ".3f"),
+        "returns_per_wallet_month": ("returns a wallet-month", ".3f"),
         "median_delay_days": ("days late, median", ".1f"),
         "announced_share": ("true changes told", ".0%"),
         "rows_per_second": ("rows learned/s", ",.0f"),
@@ -101,18 +102,20 @@ def comparison(rows: Sequence[Row]) -> Table:
 
 
 def held(found: Row) -> Table:
-    """Of a backtest: how many changes held, and how far confidence was from the truth."""
-    table = _table("days later", "judged", "held", "confidence off by", text=0)
-    for each in found["horizons"]:
-        table.add_row(
-            str(each["days"]), _count(each["judged"]), _share(each["held_share"]), _share(each["miscalibration"])
-        )
+    """Of a backtest: how many changes held, who told to have left stayed away, and how far confidence was off."""
+    table = _table("announced", "days later", "judged", "held", "confidence off by")
+    for kind, horizons, share in (
+        ("moved", found["horizons"], "held_share"), ("left", found["absences"], "stayed_share"),
+    ):  # fmt: skip
+        for each in horizons:
+            off = _share(each["miscalibration"])
+            table.add_row(kind, str(each["days"]), _count(each["judged"]), _share(each[share]), off)
     return table
 
 
 def tried(found: Row) -> Table:
     """Of a backtest: what each setting would have done."""
-    table = _table("settings", "changes", "flaps", "flaps a wallet-month", "lasting", "days later, median")
+    table = _table("settings", "changes", "flaps", "flaps a wallet-month", "returns", "lasting", "days later, median")
     for each in found["settings"]:
         later = each["median_days_later"]
         table.add_row(
@@ -120,6 +123,7 @@ def tried(found: Row) -> Table:
             _count(each["changes"]),
             _count(each["flaps"]),
             f"{each['flaps_per_wallet_month']:.4f}",
+            _count(each["returns"]),
             _count(each["lasting"]),
             NOTHING if later is None else f"{later:+.1f}",
         )
