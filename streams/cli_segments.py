@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -47,39 +46,47 @@ def segments(
         console.write(export, catalogue.to_json() + b"\n")
         console.say(f"catalogue {catalogue.version} ({catalogue.hash}) written to {export}")
         return
-    described = {} if as_json else readouts.descriptions(settings)
-    console.show(readouts.segments(settings), partial(tables.segments, described=described), as_json=as_json)
+    console.show(readouts.segments(settings), tables.segments, as_json=as_json)
 
 
 @segments_app.command()
 def rename(
     segment: Annotated[str, typer.Argument(metavar="ID", help="The segment, such as s3.")],
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Its new name.", show_default=False)] = None,
-    description: Annotated[str, typer.Option(help="What people should know about it, in one line.")] = "",
+    description: Annotated[
+        str | None, typer.Option(help='What people should know about it, in one line; "" takes it away.')
+    ] = None,
     *,
     reset: Annotated[bool, typer.Option("--reset", help="Take a given name back: the automatic one returns.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Give a segment a name of your own, and a description; read-outs show it at once, announced changes in seconds.
 
-    No worker needs to run. The name stays while the segment lives. Two segments never have the same name.
+    No worker needs to run. The name stays while the segment lives, its description until another one is given.
+    Two segments never have the same name.
 
     Example: `tidemark segments rename s3 "steady savers" --description "hold for years, open to staking"`
 
     Take it back: `tidemark segments rename s3 --reset`
     """
-    from models.names import GivenName
     from streams import renaming
 
     if reset == (name is not None):
         raise WrongSettings(("give a NAME, or --reset to take a given one back: `tidemark segments rename --help`",))
-    if reset and description:
+    if reset and description is not None:
         raise WrongSettings(("--description goes with a NAME, not with --reset",))
     settings = console.read_settings()
     if name is None:
-        console.print_lines([f"{segment} is no longer called {renaming.take_back(settings, segment)}"])
-        return
-    before = renaming.rename(settings, segment, GivenName(name, description))
-    console.print_lines([f"{segment} is called {name.strip()} (before: {before})"])
+        done = renaming.take_back(settings, segment)
+    else:
+        done = renaming.rename(settings, segment, name, description)
+    if as_json:
+        console.print_json(done._asdict())
+    elif reset:
+        console.print_lines([f"{segment} is no longer called {done.before}, but {done.name}"])
+    else:
+        about = f": {done.description}" if done.description else ""
+        console.print_lines([f"{segment} is called {done.name} (before: {done.before}){about}"])
 
 
 def draw_map(
