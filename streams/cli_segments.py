@@ -95,7 +95,7 @@ def draw_map(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Draw where wallets are, as density, and the segments with their names, in two principal components.
+    """Draw where wallets are, as density, the segments with their names, and the whales, in two principal components.
 
     The next map is turned as the last one, so that pictures can be compared. Needs Redis, no worker.
 
@@ -106,7 +106,7 @@ def draw_map(
     _refuse_nothing(out, as_json=as_json)
     found = landscape.survey(console.read_settings(), wallets, console.say)
     if out:
-        landscape.draw(found, out)
+        landscape.draw(found, out, console.say)
         console.say(f"{len(found.points):,} wallets and {len(found.catalogue.segments)} segments drawn to {out}")
     if as_json:
         console.print_json(landscape.described(found))
@@ -124,7 +124,7 @@ def draw_drift(out: Picture = None, *, as_json: AsJson = False) -> None:
     _refuse_nothing(out, as_json=as_json)
     found = drifting.survey(console.read_settings(), console.say)
     if out:
-        drifting.draw(found, out)
+        drifting.draw(found, out, console.say)
         console.say(f"{len(found.segments)} segments over {len(found.times_ms):,} steps in time drawn to {out}")
     if as_json:
         console.print_json(drifting.described(found))

@@ -202,12 +202,16 @@ def _totals(snapshots: Sequence[Snapshot]) -> Row:
     }
 
 
+def whales(reader: LedgerReader) -> Counter[str]:
+    """How many wallets of each segment, by id, carry the whale flag now."""
+    return _whales(_snapshots(reader))
+
+
 def _whales(snapshots: Sequence[Snapshot]) -> Counter[str]:
-    """How many wallets of each segment carry the whale flag."""
-    whales: Counter[str] = Counter()
+    counted: Counter[str] = Counter()
     for one in (Totals.from_json(snapshot.totals) for snapshot in snapshots):
-        whales.update({segment_id(number): count for number, count in one.whales_by_segment.items()})
-    return whales
+        counted.update({segment_id(number): count for number, count in one.whales_by_segment.items()})
+    return counted
 
 
 def _cells(snapshots: Sequence[Snapshot]) -> Cells:
@@ -221,7 +225,7 @@ def _cells(snapshots: Sequence[Snapshot]) -> Cells:
 
 
 def _roi(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
-    rows, whales = [], _whales(snapshots)
+    rows, flagged = [], _whales(snapshots)
     for field, (cost, *credited) in sorted(_cells(snapshots).items()):
         if not (cost or any(credited)):
             continue  # everything was taken back by a late touch
@@ -236,7 +240,7 @@ def _roi(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
                     "cost_micros": cost,
                     "conversions_micros": conversions,
                     "roi": (revenue - cost) / cost if cost else None,
-                    "whales": whales[segment],
+                    "whales": flagged[segment],
                 }
             )
     return rows
@@ -254,7 +258,7 @@ def _segments(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
     named = {segment_id(segment.number) for segment in found.segments}
     others = {segment for segment, count in held.items() if count and segment != UNASSIGNED}
     held[UNASSIGNED] = all_wallets - sum(held[segment] for segment in others)
-    whales, revenue = _whales(snapshots), Counter[str]()
+    flagged, revenue = _whales(snapshots), Counter[str]()
     for field, numbers in _cells(snapshots).items():
         revenue[split_field(field)[0]] += numbers[1]  # the same under every rule
     earned = {segment for segment, micros in revenue.items() if micros and segment != UNASSIGNED}
@@ -267,7 +271,7 @@ def _segments(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
             "share": held[segment] / all_wallets if all_wallets else 0.0,
             "revenue_micros": revenue[segment],
             "centre": _centre(segment, found),
-            "whales": whales[segment],
+            "whales": flagged[segment],
             "description": _description(segment, found),
         }
         for segment in (*listed, UNASSIGNED)

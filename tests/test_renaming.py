@@ -133,13 +133,14 @@ def test_before_the_first_catalogue_and_without_redis_one_line_says_so(settings:
 
 
 def test_a_map_counts_the_wallets_that_have_a_segment_up_to_its_bound(settings: Settings) -> None:
-    rows = {f"w:{number}".encode(): stored_row(number % 3 and 3) for number in range(300)}
+    rows = {f"w:{n}".encode(): stored_row(n % 3 and 3, whale=n % 10 == 0) for n in range(300)}
     commit(settings, 1, Writes(rows))
     found = landscape.survey(settings, 1_000, print)
     assert (len(found.points), found.shares()) == (200, [0.0, 1.0])
     assert len(landscape.survey(settings, 90, print).points) < 90
     told = landscape.described(found)
     assert [each["segment"] for each in told["segments"]] == ["s1", "s3"]
+    assert [each["whales"] for each in told["segments"]] == found.whales() == [0, 20]
     assert json.dumps(told)
 
 
@@ -154,7 +155,7 @@ def test_the_next_map_lies_as_the_last_one(settings: Settings) -> None:
 
 def test_a_map_needs_segments(settings: Settings, tmp_path: Path) -> None:
     found = landscape.survey(settings, 100, print)
-    landscape.draw(found, tmp_path / "map.png")  # no wallet has a segment yet: the segments are drawn
+    landscape.draw(found, tmp_path / "map.png", print)  # no wallet has a segment yet: the segments are drawn
     assert (tmp_path / "map.png").stat().st_size > 10_000
     with pytest.raises(TidemarkError, match="nothing to map yet"):
         landscape.survey(emptied(settings), 100, print)
