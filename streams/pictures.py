@@ -312,7 +312,14 @@ def _name_areas(axes: Axes, view: DriftView, last: Floats) -> None:
             va="center",
             fontsize=9,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": COLOURS[place % len(COLOURS)], "linewidth": 2},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": COLOURS[place % len(COLOURS)],
+                "linewidth": 2,
+                "relpos": (0, 0.5),  # to where the text begins, not through it
+                "shrinkA": 3,
+                "patchA": None,
+            },
         )
 
 
