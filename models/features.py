@@ -105,6 +105,15 @@ def renew(row: np.void, at_ms: int, threshold: float) -> bool:
     slow, fast = growth(at_ms, row["slow_landmark"], SLOW_MS), growth(at_ms, row["fast_landmark"], FAST_MS)
     if sums[FAST + COUNT] < LEAST_FAST * fast or disagreement(row, at_ms, slow, fast) <= threshold * OVER_DISPERSION:
         return False
+    begin_anew(row, at_ms)
+    return True
+
+
+@compiled
+def begin_anew(row: np.void, at_ms: int) -> None:
+    """Let the slow scale be what the fast one is. `at_ms`: of the transaction just folded, the wallet's newest."""
+    sums = row["sums"]
+    slow, fast = growth(at_ms, row["slow_landmark"], SLOW_MS), growth(at_ms, row["fast_landmark"], FAST_MS)
     fast_days = weight_days(at_ms - since_ms(row), FAST_DAYS)
     ratio = slow / fast
     by_count = sums[FAST + COUNT] * ratio / sums[COUNT]
@@ -116,7 +125,6 @@ def renew(row: np.void, at_ms: int, threshold: float) -> bool:
         sums[place] = sums[FAST + place] * ratio
     age_days = -SLOW_DAYS * math.log2(1.0 - fast_days * math.log(2.0) / SLOW_DAYS)
     row["rebased_s"] = at_ms // 1000 - np.int64(age_days * DAY_MS) // 1000
-    return True
 
 
 @compiled

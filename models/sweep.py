@@ -19,7 +19,7 @@ from models.counters import CellDeltas
 from models.decisions import LIVE, LONGEST_DAYS, SIZE, SWEEP, decide, enter, is_held, mark_whale, notice_model, standing
 from models.effects import Announcement, Effects
 from models.features import describe, describe_at
-from models.lifecycle import AWAKE, DORMANT_BELOW, SILENT, look, queue_again
+from models.lifecycle import AWAKE, SILENT, dormant_for_sure, look, queue_again
 from models.placing import Terms, place
 from models.regime import NO_FLOW
 from models.rows import FEATURES, WHALE
@@ -110,19 +110,18 @@ def announce_each(told: Told, state: State, changes: list[Change], by: tuple[Rul
     moved = iter(announce([each for each in changes if each.move.joined], catalogue, rules))
     rows = state.wallets.rows[told.moves[: len(changes), turns.AT]]
     return [
-        next(moved)
-        if each.move.joined
-        else announcement(each, catalogue, rules, (1 - DORMANT_BELOW, idle_days(row, each)))
+        next(moved) if each.move.joined else announcement(each, catalogue, rules, silence(row, each))
         for each, row in zip(changes, rows, strict=True)
     ]
 
 
-def idle_days(row: np.void, change: Change) -> str:
-    """The reason of a wallet that leaves, as JSON: how long it has been silent, and had been at its last change.
+def silence(row: np.void, change: Change) -> tuple[float, str]:
+    """The confidence and the reason, as JSON, of a wallet that leaves: its idle days, and those at its last change.
 
     `row`: as it was before the sweep.
     """
     last_ms = int(row["last_at_ms"])
     before = max(int(row["changed_s"]) * 1000 - last_ms, 0) / DAY_MS
     after = (change.occurred_at_ms - last_ms) / DAY_MS
-    return f'[{{"feature":"idle_days","before":{round(before, 2)},"after":{round(after, 2)},"weight":1.0}}]'
+    why = f'[{{"feature":"idle_days","before":{round(before, 2)},"after":{round(after, 2)},"weight":1.0}}]'
+    return dormant_for_sure(after), why

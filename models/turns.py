@@ -15,7 +15,7 @@ from models.changes import Change, Move
 from models.clocks import tick
 from models.compiled import compiled
 from models.decisions import ORIGINS, SIZE, days_between, decide, enter, is_held, mark_whale, notice_model
-from models.features import describe, fold, renew
+from models.features import begin_anew, describe, fold, renew
 from models.lifecycle import queue, wake
 from models.placing import Terms, place
 from models.rows import DORMANT, FEATURES, LIFECYCLE, ROW_VERSION, WHALE
@@ -123,7 +123,8 @@ def take_turns(
             fold(row, event)
             if not held and renew(row, event["at_ms"], found["renew_at"]):
                 days = max(days, found["head_start"])
-            wake(row, event["at_ms"], found["evidence"])
+            if wake(row, event["at_ms"], found["evidence"]):
+                begin_anew(row, event["at_ms"])  # what was known of its pace was of another life
             queue(row, clocks[part])
             describe(row, features)
             mark_whale(row, features[SIZE], found)

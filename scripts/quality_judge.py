@@ -33,14 +33,18 @@ LOOK_DAYS, REFITS = 5, 8
 #: A frequent trader has at least one transaction a day over this many days.
 FREQUENT_DAYS = 30
 MONTH_DAYS = 30
-#: Who is told to have left was right to be if it does nothing for so long after.
+#: Who is told to have left has stayed away if it does nothing for so long after.
 AWAY_DAYS = 14
 
 
 class Absence(NamedTuple):
-    """One `left` with time to be judged: confidence, whether the wallet did nothing for `AWAY_DAYS`, silence before."""
+    """One `left` with time to be judged: confidence, whether it was true, what came after, and the silence before.
+
+    `right`: the wallet has stopped or is of the persona that hardly acts. `stayed`: it did nothing for `AWAY_DAYS`.
+    """
 
     told: float
+    right: bool
     stayed: bool
     silent_days: float
 
@@ -178,10 +182,13 @@ class Trial:
             if told.status == "left" and self._settled(told) and until_ms <= season.ends_ms:
                 last_ms, _ = season.last_seen(told.wallet, told.decided_at_ms, AWAY_DAYS)
                 stayed = season.last_seen(told.wallet, until_ms, AWAY_DAYS)[0] == last_ms
-                yield Absence(told.confidence, stayed, (told.decided_at_ms - last_ms) / DAY_MS)
+                yield Absence(told.confidence, self._is_idle(told), stayed, (told.decided_at_ms - last_ms) / DAY_MS)
 
     def _is_right(self, told: Told) -> bool:
         return self.means.get(told.joined) == self.season.manner(told.wallet, told.decided_at_ms)
+
+    def _is_idle(self, told: Told) -> bool:
+        return self.season.persona(told.wallet, told.decided_at_ms) in (SILENT, "dormant")
 
     def _settled(self, told: Told) -> bool:
         return told.decided_at_ms >= self.season.begins_ms + SETTLED_DAYS * DAY_MS
@@ -199,8 +206,7 @@ class Trial:
                     verdict.needless += live
                     verdict.needless_within += live and self.means.get(told.left) == self.means.get(told.joined)
                     verdict.recalibrated += moved and told.origin == "recalibration"
-                    is_idle = season.persona(wallet, told.decided_at_ms) in (SILENT, "dormant")
-                    verdict.left_needlessly += told.status == "left" and not is_idle
+                    verdict.left_needlessly += told.status == "left" and not self._is_idle(told)
 
     def _time_answers(self) -> None:
         """How long true changes wait for their announcement."""

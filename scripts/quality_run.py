@@ -134,7 +134,8 @@ def show(found: Figures) -> None:
     for silence, some in {"all": away, **away.get("by_silence", {})}.items() if away else ():
         what = f"left, silent before for less than {silence}" if silence.endswith("days") else f"left, {silence}"
         print(
-            f"       {what:54} {some['stayed_away']:>12}   stayed away, {some['confidence']} told, {some['changes']:,}"
+            f"       {what:54} {some['right']:>12}   right, {some['confidence']} told, "
+            f"{some['stayed_away']} stayed away, {some['changes']:,}"
         )
     for name in ("births", "false_dormancies_per_wallet_month", "moves_on_a_crash_day_over_usual", "median_delay_days"):
         if found.get(name) is not None:

@@ -56,7 +56,7 @@ GOALS = (
     Goal("the same, activations", "changes", named("median_delay_days", "activations"), 10, False, 2),
     Goal("days until a frequent trader that stops is dormant", "changes", named("dormancy_delay_days"), 3, False),
     Goal("confidence against how often it was right (ECE)", "changes", named("confidence_error"), 0.05, False),
-    Goal("confidence of `left` against who stayed away", "changes", named("left_calibration", "error"), 0.05, False),
+    Goal("confidence of `left` against who has gone quiet", "changes", named("left_calibration", "error"), 0.05, False),
     Goal("learn + predict, rows/s", "speed", named("learn_predict_rows_per_second"), 300_000, True),
     Goal("the same, drifting stream", "speed", named("learn_predict_drifting_rows_per_second"), 100_000, True),
     Goal("place, rows/s", "speed", named("place_rows_per_second"), 4_000_000, True),
@@ -176,14 +176,14 @@ def reliability(beliefs: Sequence[tuple[float, bool]]) -> list[Figures]:
 
 
 def left_calibration(absences: Sequence[Absence]) -> Figures | None:
-    """Announced confidence of `left` against the share that stayed away; None without any.
+    """Announced confidence of `left` against the share that had gone quiet in truth; None without any.
 
-    `stayed_away` is the one confidence that would have been right for all; `by_silence` whether it should depend on
-    how long a wallet had been silent. `error`: over bins of confidence, as of changes into segments.
+    `right`: that share. `stayed_away`: the share that did nothing for two weeks after. `by_silence`: by how long a
+    wallet had been silent. `error`: over bins of confidence, as of changes into segments.
     """
     if not absences:
         return None
-    beliefs = [(each.told, each.stayed) for each in absences]
+    beliefs = [(each.told, each.right) for each in absences]
     found = _absent(absences) | {"error": calibration_error(beliefs), "by_silence": {}}
     least = 0.0
     for most in SILENCES:
@@ -198,6 +198,7 @@ def _absent(absences: Sequence[Absence]) -> Figures:
     return {
         "changes": len(absences),
         "confidence": rounded(mean(each.told for each in absences)),
+        "right": rounded(mean(each.right for each in absences)),
         "stayed_away": rounded(mean(each.stayed for each in absences)),
     }
 

@@ -157,20 +157,21 @@ def test_a_belief_is_right_if_most_wallets_of_the_segment_are_what_this_one_is()
     assert verdict(found, changes, MEANS).beliefs == [(0.05, True), (0.09, False), (0.091, True), (0.13, True)]
 
 
-def test_who_left_was_right_to_be_told_so_if_it_did_nothing_for_fourteen_days() -> None:
+def test_who_left_had_gone_quiet_by_the_truth_and_stayed_away_if_it_did_nothing_for_fourteen_days() -> None:
     story: Story = {wallet: [(0.0, "trader")] for wallet in ("away", "back", "later", "cut-off", "early")}
+    story |= {"away": [(0.0, "trader"), (59.0, SILENT)], "back": [(0.0, "dormant")]}
     days = {wallet: [50.0] for wallet in story} | {"back": [50.0, 73.9], "later": [50.0, 74.1], "early": [10.0]}
     found = season(story, days)
     left = [told(wallet, 60, 0, "left", confidence=0.99) for wallet in ("away", "back", "later")]
     more = [told("cut-off", DAYS - 13, 0, "left"), told("early", 20, 0, "left"), told("away", 61, 2, "entered")]
     absences = verdict(found, [*left, *more], MEANS).absences
-    assert absences == [(0.99, True, 10), (0.99, False, 10), (0.99, True, 10)]
+    assert absences == [(0.99, True, True, 10), (0.99, True, False, 10), (0.99, False, True, 10)]
     absences.append(absences[1]._replace(told=0.5, silent_days=3.0))
     assert left_calibration(absences) == {
-        "changes": 4, "confidence": 0.8675, "stayed_away": 0.5, "error": 0.3675,
+        "changes": 4, "confidence": 0.8675, "right": 0.75, "stayed_away": 0.5, "error": 0.3675,
         "by_silence": {
-            "4 days": {"changes": 1, "confidence": 0.5, "stayed_away": 0},
-            "16 days": {"changes": 3, "confidence": 0.99, "stayed_away": 0.6667},
+            "4 days": {"changes": 1, "confidence": 0.5, "right": 1, "stayed_away": 0},
+            "16 days": {"changes": 3, "confidence": 0.99, "right": 0.6667, "stayed_away": 0.6667},
         },
     }  # fmt: skip
     assert left_calibration([]) is None

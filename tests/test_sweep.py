@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from models.features import describe_at
 from models.lifecycle import GRID_MS, IDLE_MS
 from models.rows import DORMANT, LIFECYCLE, WHALE, unpack_rows
 from models.rules import DAY_MS, HOUR_MS, Rules
@@ -108,6 +109,21 @@ def test_its_next_transaction_brings_it_back_and_later_it_is_active_again() -> N
     assert LIFECYCLE[row_of(partition, "quiet")["lifecycle"]] == "active"
 
 
+def test_the_longer_a_silence_before_it_is_told_the_surer_it_is() -> None:
+    busy_one, slow_one = busy("often"), [trade("seldom", 24 * 2 * n) for n in range(10)]
+    partition = partition_of(*busy_one, *slow_one, *beats(20, 60))
+    sure = {each["wallet_id"]: each["confidence"] for each in told(partition) if each["status"] == "left"}
+    assert sure == {"often": 0.66, "seldom": 0.95}
+
+
+def test_who_returns_to_a_slower_life_does_not_leave_again_after_days() -> None:
+    """What was known of its pace before the silence is no measure any more."""
+    twice_a_day, seldom = [12 * n for n in range(60)], [24 * (30 + 9 * n) for n in range(1, 7)]
+    trades = [trade("slow", hours) for hours in [*twice_a_day, *seldom]]
+    partition = partition_of(*sorted([*trades, *beats(0, 90)], key=lambda each: each[1].timestamp))
+    assert [each["status"] for each in told(partition) if each["status"] != "moved"] == ["entered", "left", "entered"]
+
+
 def test_a_whale_leaves_as_one_and_is_none_until_it_is_back() -> None:
     all_are = replace(catalogue(), whale_at=1.0)
     partition = Partition(all_are, RULES).take(numbered([*busy("quiet"), *beats(20, 10)]))
@@ -152,14 +168,16 @@ def test_an_idle_wallet_is_learned_every_five_days_as_it_is_by_then() -> None:
 def test_in_a_crash_nobody_is_moved_by_a_sweep_and_silence_is_noticed_all_the_same() -> None:
     crash = replace(catalogue(), held_from_ms=NOON_MS + 19 * DAY_MS, held_until_ms=NOON_MS + 60 * DAY_MS)
     idle, _, _ = partition_of(*[trade("idle", 48 * n) for n in range(12)]).before([trade("idle", 0)])
-    own = int(idle.wallets.rows["segment"][0])
+    swept_at_ms, features = NOON_MS + 28 * DAY_MS, np.empty((1, 16))
+    describe_at(idle.wallets.rows[0], swept_at_ms, features[0])
+    own = crash.segments[int(crash.place(features)[0].argmax())].number
     idle.wallets.rows["segment"] = next(each.number for each in crash.segments if each.number != own)
     cause = (0, trade("cause", 1000)[1])
-    swept = [sweep(idle, NOON_MS + 28 * DAY_MS, cause, RULES, by) for by in (catalogue(), crash)]
+    swept = [sweep(idle, swept_at_ms, cause, RULES, by) for by in (catalogue(), crash)]
     assert [after.wallets.rows["segment"].tolist() for after, _ in swept] == [[own], idle.wallets.rows["segment"]]
     assert [len(effects.changes) for _, effects in swept] == [1, 0]
     assert [len(effects.learning) for _, effects in swept] == [1, 1]
-    assert not swept[1][0].wallets.rows["cusum"].any()
+    assert np.array_equal(swept[1][0].wallets.rows["cusum"], idle.wallets.rows["cusum"])
     partition = Partition(crash, RULES).take(numbered([*busy("quiet", days=18), *beats(18, 30)]))
     assert told(partition)[-1]["status"] == "left"
 
