@@ -147,20 +147,25 @@ def first(points: Points, fewest: int, most: int, generator: np.random.Generator
 
 
 def propose(
-    points: Points, kept: Fit, bounds: tuple[int, int], generator: np.random.Generator
+    points: Points, kept: Fit, bounds: tuple[int, int], generator: np.random.Generator, usual: Floats | None = None
 ) -> tuple[Fit, Fit | None]:
     """What these points make of `kept`: the same components in better places, and what else would suit them better.
 
     The second has one component more or less, or all begun afresh; None: nothing does. A component that would
-    jump to other points stays where it was, and those points are wished one of their own.
+    jump to other points stays where it was, and those points are wished one of their own. `usual` (k, d): where the
+    centres have been for long, if that is known: who goes far in small steps jumps, too,
+    if one more is worth it.
     """
     warm = improve(points, kept)
-    jumped = _jumped(points, kept, warm)
-    if not jumped.any():
-        return warm, alternative(points, warm, bounds, generator)
-    if len(kept) < min(bounds[1], len(points.weights)):
-        return kept, from_centres(points, np.concatenate((kept.centres, warm.centres[jumped][:1])))
-    return kept, warm
+    jumped, room = _jumped(points, kept, warm), len(kept) < min(bounds[1], len(points.weights))
+    if jumped.any():
+        return kept, from_centres(points, np.concatenate((kept.centres, warm.centres[jumped][:1]))) if room else warm
+    if usual is not None and room and (slid := np.flatnonzero(apart(usual, kept, warm).diagonal() > FAR)).size:
+        back = np.where(np.isin(np.arange(len(kept)), slid)[:, None], usual, kept.centres)
+        more = from_centres(points, np.concatenate((back, warm.centres[slid[:1]])))
+        if _is_worth_it(points, warm, more):
+            return kept, more
+    return warm, alternative(points, warm, bounds, generator)
 
 
 def alternative(points: Points, warm: Fit, bounds: tuple[int, int], generator: np.random.Generator) -> Fit | None:
@@ -175,8 +180,7 @@ def alternative(points: Points, warm: Fit, bounds: tuple[int, int], generator: n
             return fewer
     if len(warm) < min(most, len(points.weights)):
         more = _with_one_more(points, warm)
-        worth_it = more.objective >= warm.objective + WORTH_A_SEGMENT
-        if worth_it and score(points, more) >= max(reached, -1.0) - TIE:
+        if _is_worth_it(points, warm, more):
             return more
     anew = fresh(points, len(warm), generator)
     return anew if anew.objective > warm.objective + JUMP and score(points, anew) >= reached else None
@@ -210,14 +214,39 @@ def _jumped(points: Points, before: Fit, after: Fit) -> NDArray[np.bool_]:
 def score(points: Points, fit: Fit) -> float:
     """Simplified silhouette, -1..1; below that, and the less the less, where the smallest share misses its floor."""
     least = float(_masses(points, fit).min())
-    if least < SHARE_FLOOR:
-        return -2.0 + least
+    return silhouette(points, fit) if least >= SHARE_FLOOR else -2.0 + least
+
+
+def silhouette(points: Points, fit: Fit) -> float:
+    """Simplified silhouette, -1..1, whatever the shares."""
     distances = np.sqrt(_distances(points.means, fit.centres))
     rows = np.arange(len(distances))
     own = distances[rows, fit.labels].copy()
     distances[rows, fit.labels] = np.inf
     other = distances.min(axis=1)
     return float(points.weights @ ((other - own) / np.maximum(np.maximum(other, own), 1e-300)))
+
+
+def _is_worth_it(points: Points, warm: Fit, more: Fit) -> bool:
+    """Whether one component more, the last, explains enough, has mass enough, and leaves enough to all others.
+
+    Others may be below the floor: one that shrinks forbids nobody's birth, nor does the host of newcomers that outweigh
+    him, or they would have to stay with him.
+    """
+    masses, before = _masses(points, more), _masses(points, warm)
+    room = masses[-1] >= SHARE_FLOOR and (masses[:-1] >= np.minimum(before, SHARE_FLOOR) / 4).all()
+    better = more.objective >= warm.objective + WORTH_A_SEGMENT
+    return bool(room and better and silhouette(points, more) >= silhouette(points, warm) - TIE)
+
+
+def apart(usual: Floats, before: Fit, after: Fit) -> Floats:
+    """How far each component's usual place (k, d) is from each that is now, (old, new).
+
+    Squared, in the variances before, mean of the features.
+    """
+    distances = (usual[:, None] - after.centres) ** 2 / before.variances[:, None]
+    squared: Floats = distances.mean(axis=2)
+    return squared
 
 
 def _masses(points: Points, fit: Fit) -> Floats:

@@ -135,6 +135,7 @@ class MicroClusters(base.Clusterer):
         self._since = 0.0
         self._refits = 0
         self._age = 0.0
+        self._usual: Floats = np.zeros((0, 0))  # (k, d) in the features' units, where the centres have been for long
         self._resting: dict[int, Resting] = {}
         self._wish: Wish | None = None
 
@@ -175,6 +176,8 @@ class MicroClusters(base.Clusterer):
         self._age += half_lives
         self._summary.fade(0.5**half_lives)
         self._scale.fade(0.5 ** (half_lives / SCALE_LASTS))
+        if self.mixture is not None:
+            self._usual = self._usual + (1 - 0.5**half_lives) * (_places(self.mixture) - self._usual)
 
     def _learn(self, rows: Floats, weights: Floats) -> None:
         self.forget(float(weights.sum()) / self.half_life)
@@ -202,28 +205,32 @@ class MicroClusters(base.Clusterer):
         points = self._points()
         if self.mixture is None:
             fit = self._first(points)
-            mass = np.zeros((0, len(fit)))
+            mass = apart = np.zeros((0, len(fit)))
         else:
             kept = self._carried(points, self.mixture)
             fit = self._better(points, kept)
             if fit is kept:
                 return None
             mass = identity.overlap(kept.labels, fit.labels, points.weights, (len(kept), len(fit)))
-        return self._replace(fit, mass)
+            apart = macro.apart(self._usual_now(), kept, fit)
+        return self._replace(fit, mass, apart)
 
     def adopt(self, mixture: Mixture, numbers: tuple[int, ...]) -> None:
         """Go on from this mixture; `numbers` of its columns."""
+        known = dict(zip(self.numbers, self._usual, strict=True))
+        places = zip(numbers, _places(mixture), strict=True)
+        self._usual = np.array([known.get(number, place) for number, place in places]).reshape(mixture.centres.shape)
         self.mixture, self.numbers = mixture, numbers
         self.next_number = max(self.next_number, *(number + 1 for number in numbers), 1)
 
-    def _replace(self, fit: macro.Fit, mass: Floats) -> identity.Lineage:
-        """Put a fit in the place of the present mixture; `mass` (old, new) lies in both."""
+    def _replace(self, fit: macro.Fit, mass: Floats, apart: Floats) -> identity.Lineage:
+        """Put a fit in the place of the present mixture; `mass` (old, new) lies in both, which are `apart` so far."""
         scale = self._scale
         mixture = Mixture(mean=scale.mean, sd=scale.sd(), **_of(fit))
         recent = {number: each for number, each in self._resting.items() if self._age - each.since <= RETURNS}
-        apart = {n: (scale.scaled(each.centre), each.variance / scale.sd() ** 2) for n, each in recent.items()}
-        back = identity.recognise((fit.centres, fit.variances), apart)
-        lineage = identity.trace(self.numbers, mass, self.next_number, back)
+        resting = {n: (scale.scaled(each.centre), each.variance / scale.sd() ** 2) for n, each in recent.items()}
+        back = identity.recognise((fit.centres, fit.variances), resting)
+        lineage = identity.trace(self.numbers, mass, self.next_number, back, apart)
         gone = {number: self._at_rest(number) for number in lineage.retired}
         staying = {number: each for number, each in recent.items() if number not in lineage.returned}
         self._resting = dict([*staying.items(), *gone.items()][-RESTING:])
@@ -246,7 +253,7 @@ class MicroClusters(base.Clusterer):
 
     def _better(self, points: macro.Points, kept: macro.Fit) -> macro.Fit:
         """The fit that is to replace `kept`, or `kept` itself; centres jump, come and go only after probation."""
-        steady, other = macro.propose(points, kept, (self.fewest, self.most), self._dice())
+        steady, other = macro.propose(points, kept, (self.fewest, self.most), self._dice(), self._usual_now())
         if self._granted(steady, other):
             assert other is not None  # nothing is granted that nobody wished
             return other
@@ -279,6 +286,11 @@ class MicroClusters(base.Clusterer):
         weights = self._summary.weights
         variances = self._summary.deviations / weights[:, None] / self._scale.sd() ** 2
         return macro.Points(self._scale.scaled(self._summary.means), variances, weights / weights.sum())
+
+    def _usual_now(self) -> Floats:
+        """The usual places of the centres (k, d), in today's scale."""
+        places: Floats = (self._usual - self._scale.mean) / self._scale.sd()
+        return places
 
     def _carried(self, points: macro.Points, mixture: Mixture) -> macro.Fit:
         """The present mixture in today's scale, on today's points."""
@@ -332,6 +344,7 @@ class MicroClusters(base.Clusterer):
         self._resting = {}
         if self.mixture is not None:
             self.mixture = _widened(self.mixture, size)
+            self._usual = np.pad(self._usual, ((0, 0), (0, size - self._usual.shape[1])))
 
     # Keeping
 
@@ -373,6 +386,7 @@ class MicroClusters(base.Clusterer):
             "weights": summary.weights,
             "means": summary.means,
             "deviations": summary.deviations,
+            "usual": self._usual,
             "gathered": np.array(self._gathered).reshape(len(self._gathered), len(self._features)),
         }
         arrays |= {"wish": wish.centre} if wish else {}
@@ -394,10 +408,16 @@ class MicroClusters(base.Clusterer):
         self._gathered = list(arrays["gathered"])
         fit = {name.removeprefix("fit_"): array for name, array in arrays.items() if name.startswith("fit_")}
         self.mixture = Mixture(**fit) if fit else None
+        self._usual = arrays["usual"] if "usual" in arrays else _places(self.mixture)  # kept since format 2 grew it
 
 
 def _of(fit: macro.Fit | Mixture, *more: str) -> dict[str, Floats]:
     return {name: getattr(fit, name) for name in (*more, "centres", "variances", "shares")}
+
+
+def _places(mixture: Mixture | None) -> Floats:
+    """The centres (k, d) in the units of the features; none without a mixture."""
+    return np.zeros((0, 0)) if mixture is None else mixture.mean + mixture.sd * mixture.centres
 
 
 def _number(value: object) -> float:
