@@ -63,12 +63,11 @@ def elsewhere(joined: Joined, wallet: NDArray[np.int64], rules: Rules) -> NDArra
     new &= meant
     if rules.partitioner == "off" or not new.any():
         return np.zeros(len(wallet), np.bool_)
+    places = np.flatnonzero(new)
+    its = np.array([(state.partition, state.partitions) for state in joined.states], np.int64)[joined.part[places]]
+    keys = [joined.keys[place] for place in places.tolist()]
     misplaced = np.zeros(len(new) + 1, np.bool_)  # one more: events without a key look there
-    for part, state in enumerate(joined.states):
-        places = np.flatnonzero(new & (joined.part == part))
-        keys = [joined.keys[place] for place in places.tolist()]
-        if keys:
-            misplaced[places] = partitions_of(keys, state.partitions, rules.partitioner) != state.partition
+    misplaced[places] = partitions_of(keys, its[:, 1], rules.partitioner) != its[:, 0]
     return misplaced[wallet]
 
 

@@ -15,8 +15,9 @@ import numpy as np
 from river import base, cluster
 
 from models import identity, macro
-from models.microclusters import PATIENCE, MicroClusters, Wish
+from models.microclusters import MicroClusters
 from models.packed import unpack
+from models.probation import PATIENCE, Wish
 from models.rules import OWN_CLUSTERER
 
 if TYPE_CHECKING:

@@ -25,8 +25,10 @@ from numba.core.caching import (
 )
 
 Function = TypeVar("Function", bound=Callable[..., object])
-#: A folder that is away, may not be read or written, or holds half a file: as if nothing were kept there.
-NOT_KEPT = (OSError, EOFError, pickle.UnpicklingError)
+#: Half a file, or one of another version that names classes this one lacks: it is written anew.
+UNREADABLE = (EOFError, pickle.UnpicklingError, AttributeError, ImportError)
+#: Or a folder that is away, or may not be read or written: as if nothing were kept there.
+NOT_KEPT = (OSError, *UNREADABLE)
 
 
 def compiled(function: Function) -> Function:
@@ -131,10 +133,18 @@ class Kept(NullCache):
         """Keep it in the first place that can be written, if there is one."""
         for folder in self.folders:
             try:
-                folder.save_overload(sig, data)
+                _save(folder, sig, data)
             except NOT_KEPT:
                 continue
             return
+
+
+def _save(folder: Any, sig: object, data: object) -> None:
+    try:
+        folder.save_overload(sig, data)
+    except UNREADABLE:
+        folder.flush()
+        folder.save_overload(sig, data)
 
 
 def _folders(function: Callable[..., object]) -> Iterator[Folder]:

@@ -185,13 +185,6 @@ def made_up(row: np.void, at_ms: int) -> float:
 
 
 @compiled
-def slow_count(row: np.void, at_ms: int) -> float:
-    """Transactions on the slow scale as of a time, epoch ms, as if the wallet's pace had always been today's."""
-    count: float = row["sums"][COUNT] * decay(at_ms, row["slow_landmark"], SLOW_MS)
-    return count * made_up(row, at_ms)
-
-
-@compiled
 def scale(sums: NDArray[np.float64], start: int, stop: int, exponent: int) -> None:
     """Multiply some sums by 2^exponent."""
     for place in range(start, stop):

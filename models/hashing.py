@@ -49,8 +49,7 @@ def murmur2(keys: Sequence[bytes]) -> NDArray[np.int64]:
     return ((hashed ^ (hashed >> np.uint32(15))) & np.uint32(0x7FFFFFFF)).astype(np.int64)
 
 
-def partitions_of(keys: Sequence[bytes], partitions: int, partitioner: str) -> NDArray[np.int64]:
-    """The partition each key belongs to. `partitioner`: murmur2 (Java's default) or crc32 (librdkafka's)."""
-    if partitioner == "crc32":
-        return np.array([zlib.crc32(key) % partitions for key in keys], np.int64)
-    return murmur2(keys) % partitions
+def partitions_of(keys: Sequence[bytes], partitions: int | NDArray[np.int64], partitioner: str) -> NDArray[np.int64]:
+    """The partition each key belongs to, out of so many. `partitioner`: murmur2 (Java's) or crc32 (librdkafka's)."""
+    hashed = np.array([zlib.crc32(key) for key in keys], np.int64) if partitioner == "crc32" else murmur2(keys)
+    return hashed % partitions

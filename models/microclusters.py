@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
-from numbers import Real
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from river import base
 
 from models import identity, macro
+from models.frames import row_of, rows_of
 from models.packed import pack, unpack
+from models.probation import Wish, wish_again
 from models.rows import UnknownFormat
 from models.segments import Mixture
 from models.summary import Scale, Summary
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping, Sequence
+    from collections.abc import Hashable, Mapping
 
     from numpy.typing import NDArray
 
+    from models.frames import Frame
+
     Floats = NDArray[np.float64]
-
-    class Frame(Protocol):
-        """A data frame, as far as it is needed: pandas and polars fit."""
-
-        @property
-        def columns(self) -> Sequence[str]: ...
-        def to_numpy(self) -> NDArray[Any]: ...
-
 
 #: Version of a snapshot; those of all these are read.
 FORMAT, FORMATS = 2, frozenset({1, 2})
@@ -42,10 +36,6 @@ READY = 200.0
 #: A new fit replaces the published one when it explains a row better by this many nats on average and would place
 #: this share of the rows elsewhere, or when it explains so much better that what is published is out of date.
 BETTER, MATERIAL, STALE = 0.05, 0.02, 0.3
-#: Refits in a row that must wish for the same change of the clusters: one more, one less, or all begun afresh.
-PATIENCE = 3
-#: Two wishes are for the same cluster if their centres are this near: squared, scaled, averaged over the features.
-SAME_WISH = 0.5
 #: A cluster that comes back within this many half-lives gets its number again; so many retired ones are remembered.
 RETURNS, RESTING = 1.0, 16
 #: The scale forgets this many times slower than the micro-clusters.
@@ -58,14 +48,6 @@ class Resting(NamedTuple):
     since: float
     centre: Floats
     variance: Floats
-
-
-class Wish(NamedTuple):
-    """A change of the clusters on probation: components more (1), less (-1) or all afresh (0); `centre` (d,) of it."""
-
-    change: int
-    times: int
-    centre: Floats
 
 
 class MicroClusters(base.Clusterer):
@@ -153,7 +135,7 @@ class MicroClusters(base.Clusterer):
     def learn_one(self, x: Mapping[Hashable, Any]) -> None:
         """Learn a row; features never seen before are zero in all earlier rows."""
         self._widen(x)
-        self._gathered.append(self._row(x))
+        self._gathered.append(row_of(x, self._features))
         if len(self._gathered) >= GATHERED:
             self._learn_gathered()
 
@@ -164,7 +146,7 @@ class MicroClusters(base.Clusterer):
             self._widen(X.columns)
         elif not self._features:
             self._widen(range(X.shape[1]))
-        rows = self._rows(X)
+        rows = rows_of(X, self._features)
         weights = np.ones(len(rows)) if weights is None else np.asarray(weights, np.float64)
         finite = np.isfinite(rows).all(axis=1)
         rows, weights = rows[finite], weights[finite]
@@ -267,20 +249,16 @@ class MicroClusters(base.Clusterer):
     def _granted(self, steady: macro.Fit, other: macro.Fit | None) -> bool:
         """Whether the wish for `other` instead of `steady` has been on probation for long enough."""
         self._wish = None if other is None else self._wished(steady, other)
-        granted = self._wish is not None and self._wish.times >= PATIENCE
+        granted = self._wish is not None and self._wish.is_granted
         if granted:
             self._wish = None
         return granted
 
     def _wished(self, steady: macro.Fit, other: macro.Fit) -> Wish:
-        """The wish for `other` instead of `steady`, and how often in a row it has come."""
+        """The wish for `other` instead of `steady`, in the features' units: the scale will be another next time."""
         change, about = macro.difference(steady, other)
-        centre = self._scale.mean + self._scale.sd() * about
-        before = self._wish
-        if before is None or before.change != change:
-            return Wish(change, 1, centre)
-        apart = float((((centre - before.centre) / self._scale.sd()) ** 2).mean())
-        return Wish(change, before.times + 1 if apart <= SAME_WISH else 1, centre)
+        mean, sd = self._scale.mean, self._scale.sd()
+        return wish_again(self._wish, change, mean + sd * about, sd)
 
     def _points(self) -> macro.Points:
         weights = self._summary.weights
@@ -302,11 +280,11 @@ class MicroClusters(base.Clusterer):
 
     def predict_one(self, x: Mapping[Hashable, Any]) -> int:
         """The number of the cluster of a row, 0 before the first fit."""
-        return int(self._predict(self._row(x)[None])[0])
+        return int(self._predict(row_of(x, self._features)[None])[0])
 
     def predict_many(self, X: NDArray[Any] | Frame) -> NDArray[np.int64]:
         """The numbers (n,) of the clusters of rows (n, d)."""
-        return self._predict(self._rows(X))
+        return self._predict(rows_of(X, self._features))
 
     def _predict(self, rows: Floats) -> NDArray[np.int64]:
         if self.mixture is None:
@@ -316,19 +294,6 @@ class MicroClusters(base.Clusterer):
         return numbers
 
     # Features by name
-
-    def _row(self, x: Mapping[Hashable, Any]) -> Floats:
-        return np.array([_number(x.get(feature)) for feature in self._features])
-
-    def _rows(self, X: NDArray[Any] | Frame) -> Floats:
-        """Rows in the order of our features; a feature that is missing is zero."""
-        if isinstance(X, np.ndarray):
-            return np.ascontiguousarray(X, np.float64)
-        column_of: dict[Hashable, int] = {feature: column for column, feature in enumerate(X.columns)}
-        found = np.asarray(X.to_numpy(), np.float64)
-        blank = np.zeros((len(found), 1))
-        order = [column_of.get(feature, len(column_of)) for feature in self._features]
-        return np.concatenate((found, blank), axis=1).take(order, axis=1)
 
     def _widen(self, features: Any) -> None:
         """Make room for features not known yet."""
@@ -418,11 +383,6 @@ def _of(fit: macro.Fit | Mixture, *more: str) -> dict[str, Floats]:
 def _places(mixture: Mixture | None) -> Floats:
     """The centres (k, d) in the units of the features; none without a mixture."""
     return np.zeros((0, 0)) if mixture is None else mixture.mean + mixture.sd * mixture.centres
-
-
-def _number(value: object) -> float:
-    """A finite number as it is, anything else as zero."""
-    return float(value) if isinstance(value, Real) and math.isfinite(value) else 0.0
 
 
 def _widened(mixture: Mixture, size: int) -> Mixture:

@@ -8,8 +8,9 @@ Prices are no input, so realised volatility is not looked at.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -38,6 +39,8 @@ CUT_OFF = 3.0
 LEAST_SD = 0.05
 #: An hour closes when all partitions are past it, or when the first is this far past: some are idle.
 CLOSES_MS = 2 * DAY_MS
+#: Hours of which a partition keeps running totals: late events belong to hours past.
+KEPT_HOURS = 48
 #: Columns of flow cells: epoch hour, then running totals of the hour: transactions, wallets that acted, USD.
 CELL = ("hour", "transactions", "wallets", "usd")
 NO_FLOW: Floats = np.zeros((0, len(CELL)))
@@ -164,7 +167,7 @@ def count_hours(at_ms: NDArray[np.int64], previous_at_ms: NDArray[np.int64], usd
     transaction of that hour comes. `usd`: NaN where unknown.
     """
     hour = at_ms // HOUR_MS
-    fresh, usd = hour > previous_at_ms // HOUR_MS, np.nan_to_num(usd)
+    fresh, usd = hour > previous_at_ms // HOUR_MS, np.where(np.isnan(usd), 0.0, usd)
     if len(hour) and hour.min() == hour.max():  # live traffic, nearly always
         return np.array([[hour[0], len(hour), fresh.sum(), usd.sum()]], np.float64)
     hours, place = np.unique(hour, return_inverse=True)
@@ -174,7 +177,38 @@ def count_hours(at_ms: NDArray[np.int64], previous_at_ms: NDArray[np.int64], usd
 
 def add_hours(totals: Floats, added: Floats, kept: int) -> Floats:
     """Running totals (h, 4) with more cells added, the newest `kept` hours."""
+    if len(added) == 1 and len(totals) and added[0, 0] == totals[-1, 0]:  # live traffic, nearly always
+        together = totals.copy()
+        together[-1, 1:] += added[0, 1:]
+        return together
     both = np.concatenate((totals, added))
     hours, place = np.unique(both[:, 0], return_inverse=True)
     columns = (np.bincount(place, both[:, column], len(hours)) for column in range(1, len(CELL)))
     return np.stack([hours, *columns], axis=1)[-kept:]
+
+
+class HourlyTotals(NamedTuple):
+    """Running totals of a partition's newest hours, and which of them it has to tell.
+
+    `cells`: float64 (h, 4), at most `KEPT_HOURS`. `untold`: the first hour that is not told as it is, inf none.
+    """
+
+    cells: Floats = NO_FLOW
+    untold: float = math.inf
+
+    def plus(self, flow: Floats) -> HourlyTotals:
+        """With what was added to the hours: `flow`, float64 (h, 4), in order."""
+        if not len(flow):
+            return self
+        return HourlyTotals(add_hours(self.cells, flow, KEPT_HOURS), self.untold_with(flow))
+
+    def untold_with(self, flow: Floats) -> float:
+        """The first hour that would be untold with `flow`; costs less than to add it."""
+        return min(self.untold, flow[0, 0]) if len(flow) else self.untold
+
+    def to_tell(self) -> Floats:
+        """The hours (h, 4) from the first that is untold."""
+        return self.cells[self.cells[:, 0] >= self.untold]
+
+    def all_told(self) -> HourlyTotals:
+        return self._replace(untold=math.inf)

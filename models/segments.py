@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -154,6 +154,12 @@ class Catalogue(Mixture):
     def regime_at(self, at_ms: int) -> str:
         """`crash` or `normal`: the market's regime at an event time, as far as the overview has seen."""
         return "crash" if self.held_from_ms <= at_ms < self.held_until_ms else "normal"
+
+    def held(self, from_ms: int, until_ms: int) -> Self:
+        """With the newest flash crash, [from, until); the same object where nothing changes."""
+        if (self.held_from_ms, self.held_until_ms) == (from_ms, until_ms):
+            return self
+        return replace(self, held_from_ms=from_ms, held_until_ms=until_ms)
 
     def column_of(self, number: int) -> int:
         """The column of a segment, -1 if this version does not have it."""

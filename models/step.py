@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 
 from models import turns
 from models.admission import check, without_repeats
-from models.arrivals import JURISDICTION, arrivals_of
+from models.arrivals import arrivals_of
 from models.attribution import Books, credit
-from models.changes import Change, Move, announce
+from models.changes import announce
 from models.columns import Events, read
 from models.counters import CellDeltas
-from models.decisions import ORIGINS, standing
+from models.decisions import standing
 from models.effects import Announcement, Effects, Quarantined
 from models.events import Rejected
 from models.joined import Joined, join
 from models.journeys import EMPTY_JOURNAL
 from models.regime import NO_FLOW, count_hours
-from models.rows import FEATURES, HAS_JOURNAL, LIFECYCLE, blank_rows
+from models.rows import FEATURES, HAS_JOURNAL, blank_rows
 from models.state import Batch, State, Totals, Wallets
 from models.tallies import shifted
 
@@ -147,28 +147,20 @@ def work_through(
 
 def announce_changes(work: Work, catalogue: Catalogue) -> list[Announcement]:
     """Every change of segment, in order of arrival."""
-    moves = work.told.moves[: work.told.filled[turns.MOVES]].tolist()
-    return announce([change_of(work, number, move) for number, move in enumerate(moves)], catalogue, work.rules)
+    places = work.told.moves[: work.told.filled[turns.MOVES], turns.AT].tolist()
+    changes = [turns.change_of(work.told, number, occasion_of(work, event)) for number, event in enumerate(places)]
+    return announce(changes, catalogue, work.rules)
 
 
-def change_of(work: Work, number: int, move: list[int]) -> Change:
-    """A change and the facts around it. `move`: its row of `Told.moves`."""
-    event, left, entered, origin, sequence, stated, stage = move
-    joined, events, told, place = work.joined, work.events, work.told, int(work.events.at[event])
-    return Change(
-        move=Move(left, entered, ORIGINS[origin]),
+def occasion_of(work: Work, event: int) -> turns.Occasion:
+    """The event with which a wallet moved."""
+    joined, events, place = work.joined, work.events, int(work.events.at[event])
+    return turns.Occasion(
         wallet_id=events.wallet_ids[event],
-        sequence=sequence,
-        occurred_at_ms=int(events.occurred_at_ms[event]),
-        features=told.features[number],
-        before=told.before[number] if sequence > 1 else None,
-        scores=told.scores[number],
-        is_whale=bool(told.is_whale[number]),
-        jurisdiction=JURISDICTION[stated],
+        at_ms=int(events.occurred_at_ms[event]),
+        partition=joined.states[joined.record_part[place]].partition,
         lane=joined.lanes[place],
         record=joined.records[place],
-        partition=joined.states[joined.record_part[place]].partition,
-        lifecycle=LIFECYCLE[stage],
     )
 
 

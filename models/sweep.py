@@ -13,17 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models import turns
-from models.arrivals import JURISDICTION
-from models.changes import Change, Move, announce, announcement
+from models.changes import Change, announce, announcement
 from models.compiled import compiled
 from models.counters import CellDeltas
-from models.decisions import LIVE, LONGEST_DAYS, ORIGINS, SIZE, SWEEP, decide, enter, mark_whale, notice_model, standing
+from models.decisions import LIVE, LONGEST_DAYS, SIZE, SWEEP, decide, enter, is_held, mark_whale, notice_model, standing
 from models.effects import Announcement, Effects
 from models.features import describe, describe_at
 from models.lifecycle import AWAKE, DORMANT_BELOW, SILENT, look, queue_again
 from models.placing import Terms, place
 from models.regime import NO_FLOW
-from models.rows import FEATURES, LIFECYCLE
+from models.rows import FEATURES
 from models.rules import DAY_MS
 from models.state import State, Wallets
 from models.tallies import shifted
@@ -46,15 +45,12 @@ def sweep(
     `cause`: lane and record that is about to move the clock to `at_ms` or beyond. The clock stays as it is.
     """
     rows, told = state.wallets.rows.copy(), room_for(len(state.wallets.keys), 1, len(catalogue.segments))
-    held = catalogue.regime_at(at_ms) == "crash"
-    sweep_each(rows, (at_ms, held), standing(catalogue, rules), catalogue.terms, told)
+    sweep_each(rows, at_ms, standing(catalogue, rules), catalogue.terms, told)
     wallets = Wallets(state.wallets.keys, rows, state.wallets.journals)
     totals = shifted(state.totals, told.shifts[: told.filled[turns.SHIFTS]].tolist())
     moves = int(told.filled[turns.MOVES])
     after = replace(state, totals=replace(totals, segment_changes=totals.segment_changes + moves), wallets=wallets)
-    changes = announce_each(
-        told, state, [change_of(state, at_ms, cause, told, n) for n in range(moves)], (rules, catalogue)
-    )
+    changes = announce_each(told, state, changes_of(state, at_ms, cause, told), (rules, catalogue))
     due = dict(zip(wallets.keys, rows["due_s"].tolist(), strict=True))
     none = CellDeltas([], np.zeros((0, 11), np.int64))
     learning = told.learning[: told.filled[turns.LESSONS]]
@@ -62,11 +58,10 @@ def sweep(
 
 
 @compiled
-def sweep_each(
-    rows: NDArray[np.void], when: tuple[int, bool], catalogue: NDArray[np.void], terms: Terms, told: Told
-) -> None:
-    """Every wallet in turn; changes `rows` (k,) and fills `told`. `when`: epoch ms, and whether moves are held."""
-    (at_ms, held), found = when, catalogue[0]
+def sweep_each(rows: NDArray[np.void], at_ms: int, catalogue: NDArray[np.void], terms: Terms, told: Told) -> None:
+    """Every wallet in turn; changes `rows` (k,) and fills `told`. `at_ms`: epoch; `catalogue`: of `standing`."""
+    found = catalogue[0]
+    held = is_held(found, at_ms)
     features, scores = np.empty(len(FEATURES)), np.zeros(found["segments"])
     as_it_was = np.empty(len(FEATURES))
     for at in range(len(rows)):
@@ -98,24 +93,13 @@ def sweep_each(
             turns.tell_shift(row, (0, was, was_whale), told)
 
 
-def change_of(state: State, at_ms: int, cause: tuple[int, Record], told: Told, number: int) -> Change:
-    """A change and the facts around it."""
-    at, left, joined, origin, sequence, stated, stage = told.moves[number].tolist()
-    return Change(
-        move=Move(left, joined, ORIGINS[origin]),
-        wallet_id=state.wallets.keys[at].decode(),
-        sequence=sequence,
-        occurred_at_ms=at_ms,
-        features=told.features[number],
-        before=told.before[number] if sequence > 1 else None,
-        scores=told.scores[number],
-        is_whale=bool(told.is_whale[number]),
-        jurisdiction=JURISDICTION[stated],
-        partition=state.partition,
-        lane=cause[0],
-        record=cause[1],
-        lifecycle=LIFECYCLE[stage],
-    )
+def changes_of(state: State, at_ms: int, cause: tuple[int, Record], told: Told) -> list[Change]:
+    """Every change of segment, in the order of the wallets."""
+    keys, places = state.wallets.keys, told.moves[: told.filled[turns.MOVES], turns.AT].tolist()
+    return [
+        turns.change_of(told, number, turns.Occasion(keys[at].decode(), at_ms, state.partition, *cause))
+        for number, at in enumerate(places)
+    ]
 
 
 def announce_each(told: Told, state: State, changes: list[Change], by: tuple[Rules, Catalogue]) -> list[Announcement]:

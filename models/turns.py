@@ -5,20 +5,25 @@ One loop over the events, so where a batch is cut cannot matter: nothing but row
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.arrivals import JURISDICTION
+from models.changes import Change, Move
 from models.clocks import tick
 from models.compiled import compiled
-from models.decisions import SIZE, days_between, decide, enter, is_held, mark_whale, notice_model
+from models.decisions import ORIGINS, SIZE, days_between, decide, enter, is_held, mark_whale, notice_model
 from models.features import describe, fold, renew
 from models.lifecycle import queue, wake
 from models.placing import Terms, place
-from models.rows import DORMANT, FEATURES, ROW_VERSION, WHALE
+from models.rows import DORMANT, FEATURES, LIFECYCLE, ROW_VERSION, WHALE
 from models.rules import DAY_MS
 from models.tallies import NEVER_SEEN
+
+if TYPE_CHECKING:
+    from models.state import Record
 
 #: What a partition counts: columns of `Told.counted`. NEW is wallets; LEARNED, MOVED and SHIFTED count rows told.
 TRANSACTIONS, TOUCHES, LATE_TRANSACTIONS, LATE_TOUCHES, REVENUE, COST, NEW, LEARNED, MOVED, SHIFTED = range(10)
@@ -209,3 +214,33 @@ def tell_shift(row: np.void, was: tuple[int, int, int], told: Told) -> None:
     told.counted[part, SHIFTED] += 1
     if segment == NEVER_SEEN:
         told.counted[part, NEW] += 1
+
+
+class Occasion(NamedTuple):
+    """What a wallet moved with: an event of its own, or the record that is the cause of a sweep. `at_ms`: epoch."""
+
+    wallet_id: str
+    at_ms: int
+    partition: int
+    lane: int
+    record: Record
+
+
+def change_of(told: Told, number: int, occasion: Occasion) -> Change:
+    """A move as it was told, and the facts around it."""
+    _, left, joined, origin, sequence, stated, stage = told.moves[number].tolist()
+    return Change(
+        move=Move(left, joined, ORIGINS[origin]),
+        wallet_id=occasion.wallet_id,
+        sequence=sequence,
+        occurred_at_ms=occasion.at_ms,
+        features=told.features[number],
+        before=told.before[number] if sequence > 1 else None,
+        scores=told.scores[number],
+        is_whale=bool(told.is_whale[number]),
+        jurisdiction=JURISDICTION[stated],
+        partition=occasion.partition,
+        lane=occasion.lane,
+        record=occasion.record,
+        lifecycle=LIFECYCLE[stage],
+    )

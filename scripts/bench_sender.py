@@ -150,6 +150,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--wallets", type=int, default=10_000)
     parser.add_argument("--newcomers", type=float, default=0.05, help="share of records from wallets never seen before")
+    parser.add_argument(
+        "--linger", type=float, default=0.0, help="milliseconds a record waits for others to be sent with"
+    )
     given = parser.parse_args()
 
     from confluent_kafka import Producer  # only in the environment this runs in
@@ -159,7 +162,7 @@ def main() -> None:
             "bootstrap.servers": given.bootstrap,
             "acks": "all",
             "enable.idempotence": True,
-            "linger.ms": 5,  # what Kafka 4 does by default
+            "linger.ms": given.linger,
             "partitioner": "murmur2_random",
             "delivery.report.only.error": True,
             "on_delivery": not_delivered,

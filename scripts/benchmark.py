@@ -14,6 +14,7 @@ from typing import Any
 
 from scripts.bench_parts import PARTS, QUICK, USUAL, Found, Run, measured
 from scripts.bench_stage import Stage, say
+from scripts.words import names_of
 from tests.kafka.cluster import KafkaServer
 from tests.kafka.processes import Missing
 
@@ -55,7 +56,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--quick", action="store_true", help=f"under 5 minutes: {', '.join(QUICK)}, fewer records, two peers, one rate")
-    add("--only", type=names, metavar="NAME,…", help="these parts only")
+    add("--only", type=names_of(PARTS), metavar="NAME,…", help="these parts only")
     add("--json", action="store_true", help="one JSON object on stdout; what was not measured is null")
     add("--events", type=int, default=1_000_000, help="records of a backlog (%(default)s)")
     add("--wallets", type=int, default=10_000, help="wallets of the traffic (%(default)s)")
@@ -76,14 +77,6 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     more = [name for name, wanted in asked.items() if wanted]
     given.parts = given.only or [*(QUICK if given.quick else USUAL), *more]
     return given
-
-
-def names(text: str) -> list[str]:
-    """Parts, by their names."""
-    found = text.split(",")
-    if unknown := [name for name in found if name not in PARTS]:
-        raise argparse.ArgumentTypeError(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
-    return found
 
 
 def numbers(text: str) -> list[int]:

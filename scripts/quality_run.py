@@ -18,6 +18,7 @@ from scripts.quality_judge import Verdict, judge
 from scripts.quality_season import JUDGING, SMALL, TUNING, USUAL, Size, plan_of, season_of
 from scripts.quality_speed import speeds
 from scripts.quality_table import GOALS, Figures, figures, of_one, reliability, turns
+from scripts.words import names_of
 
 PARTS = ("ari", "changes", "speed")
 #: What is always there, null where it was not measured.
@@ -151,7 +152,13 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     add("--json", action="store_true", help="one JSON object on stdout; what was not measured is null")
     add("--seeds", type=seeds, metavar="N,…", help="these seeds, as in 1-6 or 1,3 (default 101-106)")
-    add("--only", type=parts, default=list(PARTS), metavar="NAME,…", help=f"these parts only: {', '.join(PARTS)}")
+    add(
+        "--only",
+        type=names_of(PARTS),
+        default=list(PARTS),
+        metavar="NAME,…",
+        help=f"these parts only: {', '.join(PARTS)}",
+    )
     add("--set", type=setting, action="append", default=[], metavar="NAME=VALUE", help="a rule, or a module's number")
     add("--jobs", type=int, default=1, help="seasons at a time (%(default)s)")
     add("--wallets", type=int, help=f"wallets of a season ({USUAL.wallets})")
@@ -170,14 +177,6 @@ def seeds(text: str) -> list[int]:
     for part in text.split(","):
         first, dash, last = part.partition("-")
         found += range(int(first), int(last if dash else first) + 1)
-    return found
-
-
-def parts(text: str) -> list[str]:
-    """Parts, by their names."""
-    found = text.split(",")
-    if unknown := [name for name in found if name not in PARTS]:
-        raise argparse.ArgumentTypeError(f"no part {unknown[0]!r}; there are {', '.join(PARTS)}")
     return found
 
 

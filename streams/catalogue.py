@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -65,7 +64,7 @@ class CatalogueWatch:
                 log.info("catalogue", version=self.catalogue.version, segments=len(self.catalogue.segments))
         found: dict[str, Any] = json.loads(pointer) if pointer else {"learned_until_ms": 0, "heard": {}}
         if not self.pinned:  # what is pinned shall decide the same again, whenever a crash is noticed
-            self.catalogue = _held(self.catalogue, found.get("regime_from_ms", 0), found.get("regime_until_ms", 0))
+            self.catalogue = self.catalogue.held(found.get("regime_from_ms", 0), found.get("regime_until_ms", 0))
         self.learned_until_ms = found["learned_until_ms"]
         self.heard = {int(partition): number for partition, number in found["heard"].items()}
         self._last = pointer
@@ -84,13 +83,6 @@ def _hash(pointer: bytes | None) -> str:
     """The hash of the catalogue that is published; that of the empty one before there is any."""
     found = json.loads(pointer) if pointer else {"version": 0}
     return str(found["hash"]) if found["version"] else EMPTY_CATALOGUE.hash
-
-
-def _held(catalogue: Catalogue, from_ms: int, until_ms: int) -> Catalogue:
-    """The catalogue with the newest flash crash; the same object where nothing changes."""
-    if (catalogue.held_from_ms, catalogue.held_until_ms) == (from_ms, until_ms):
-        return catalogue
-    return replace(catalogue, held_from_ms=from_ms, held_until_ms=until_ms)
 
 
 def _published(text: bytes | None, digest: str) -> Catalogue:

@@ -20,7 +20,7 @@ from models.changes import segment_id
 from models.rules import DAY_MS, HOUR_MS
 from models.segments import Catalogue, Happening, UnusableCatalogue
 from streams.errors import TidemarkError
-from streams.ledger import LedgerReader
+from streams.ledger_reader import LedgerReader
 from streams.readouts import published
 from streams.store import Address
 from streams.topics import reading

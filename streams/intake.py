@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 #: The most a batch holds, in bytes of record values; one record may go beyond.
 BATCH_BYTES = 4 << 20
-#: A head older than this is history: the other topic is then given more time to bring something still older.
+#: A head older than this is history: the other topic is then given time to bring something still older.
 CATCHING_UP_MS = 60_000
-PATIENCE_HISTORY_S, PATIENCE_LIVE_S = 0.5, 0.005
+PATIENCE_HISTORY_S = 0.5
 #: Before asking again where a log ends: while more is on its way, and while that end is older news than the head.
 MORE_COMING_S, OLD_NEWS_S = 0.02, 0.005
 NOTHING_HERE_S = 60.0
@@ -49,7 +49,6 @@ class Arrived(Protocol):
     records: Sequence[Record]
     prev_next: int | None
     polled_ms: int
-    arrived: float
 
     def __len__(self) -> int: ...
     @property
@@ -113,14 +112,13 @@ class Lane:
         self._times_of: Sequence[Record] | None = None  # the arrival that `_times` belongs to
         self._times = np.zeros(0, np.int64)
 
-    def put(self, batch: Arrived, now: Now) -> None:
+    def put(self, batch: Arrived) -> None:
         """Raises `Refused` when records are missing in between, or offsets go back."""
         if batch.prev_next != self.received or batch.first_offset < self.received:
             raise Refused(
                 f"{batch!r} came where offset {self.received} was expected: records are missing or the topic was "
                 "recreated; start the worker again"
             )
-        batch.arrived = now.monotonic_s
         self.batches.append(batch)
         self.size += len(batch)
         self.received = batch.next_offset
@@ -279,7 +277,7 @@ class Merge:
             return OLD_NEWS_S
         if full.head_at < now.wall_ms - CATCHING_UP_MS:
             return empty.empty_since + PATIENCE_HISTORY_S - now.monotonic_s
-        return max(batch.arrived, empty.empty_since) + PATIENCE_LIVE_S - now.monotonic_s
+        return 0.0  # live, arrival decides: a touch that comes later is credited as a late one
 
 
 class Flow(Protocol):
@@ -306,7 +304,7 @@ class Inbox:
 
     def put(self, number: int, batch: Arrived) -> None:
         lane = self._lanes[number]
-        lane.put(batch, clock())
+        lane.put(batch)
         self._unacked.append((number, batch))
         self._news.set()
         if lane.size > self._buffer:
@@ -356,9 +354,12 @@ class Inbox:
         self._unacked = waiting
 
     async def _arrival(self, wait_s: float) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(wait_s):
-                await self._news.wait()
+        """Wait for news, or for so long. Not `asyncio.timeout`, which costs as much as all else here."""
+        alarm = asyncio.get_running_loop().call_later(wait_s, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            alarm.cancel()
 
     def _release(self) -> None:
         for number in list(self._held):

@@ -20,7 +20,8 @@ from models.projection import Projection, projection
 from models.rows import UnknownFormat, unpack_rows
 from models.segments import Catalogue
 from streams.errors import TidemarkError
-from streams.ledger import OVERVIEW, LedgerReader
+from streams.ledger import OVERVIEW
+from streams.ledger_reader import LedgerReader
 from streams.readouts import published
 from streams.store import Address
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from models.observe import Digest
-from models.regime import NO_FLOW, add_hours
+from models.regime import NO_FLOW, HourlyTotals
 from models.rows import FEATURES
 from models.rules import DAY_MS
 from streams.announce import Message
@@ -33,8 +33,6 @@ DIGEST_S = 1.0
 DIGEST_ROWS = 8_000
 #: A digest that has nothing but the flow of the hour leaves this long after the last one.
 FLOW_S = 30.0
-#: Hours of which a partition keeps running totals: late events belong to hours past.
-HOURS = 48
 #: How far (event time) a partition may be ahead of what the overview has learned.
 AHEAD_MS = 2 * DAY_MS
 WAIT_S, LOOK_AGAIN_S = 5.0, 0.02
@@ -47,7 +45,7 @@ class Lessons:
         self.waits = 0
         self._partition, self._topic, self._watch = partition, topic, watch
         self._rows: list[NDArray[np.float32]] = []
-        self._flow, self._untold = NO_FLOW, math.inf  # running totals, and the first hour that is not told as it is
+        self._hours = HourlyTotals()
         self._sent, self._sent_s = 0, time.monotonic()
         self._deaf_at = -1  # what the overview had heard when a wait for it was given up
 
@@ -61,13 +59,12 @@ class Lessons:
         """
         rows = [*self._rows, learning] if len(learning) else self._rows
         many, waited_s = sum(map(len, rows)) >= DIGEST_ROWS, time.monotonic() - self._sent_s
-        untold = min(self._untold, flow[0, 0]) if len(flow) else self._untold
-        due = (rows and (many or waited_s >= DIGEST_S)) or (untold < math.inf and waited_s >= FLOW_S)
+        untold = self._hours.untold_with(flow) < math.inf
+        due = (rows and (many or waited_s >= DIGEST_S)) or (untold and waited_s >= FLOW_S)
         if not (due or ahead):
             return None
         together = np.concatenate(rows) if rows else np.zeros((0, len(FEATURES)), np.float32)
-        totals = add_hours(self._flow, flow, HOURS)
-        told = totals[totals[:, 0] >= untold]
+        told = self._hours.plus(flow).to_tell()
         digest = Digest(self._partition, mark.number, mark.nonce, mark.clock_ms, together, told)
         return Message(self._topic, str(self._partition).encode(), digest.pack())
 
@@ -75,10 +72,9 @@ class Lessons:
         self, mark: Mark, learning: NDArray[np.float32], *, sent: bool, flow: NDArray[np.float64] = NO_FLOW
     ) -> None:
         """The commit succeeded: its rows and hours are under way, or wait for the next digest."""
-        if len(flow):
-            self._flow, self._untold = add_hours(self._flow, flow, HOURS), min(self._untold, flow[0, 0])
+        self._hours = self._hours.plus(flow)
         if sent:
-            self._rows, self._untold = [], math.inf
+            self._rows, self._hours = [], self._hours.all_told()
             self._sent, self._sent_s = mark.number, time.monotonic()
         elif len(learning):
             self._rows.append(learning)

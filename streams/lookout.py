@@ -36,7 +36,7 @@ log = structlog.get_logger("tidemark.worker")
 
 
 class Client(Protocol):
-    """What the lookout asks of Kafka's client; see `streams.worker`."""
+    """What the lookout asks of Kafka's client; see `streams.app`."""
 
     @property
     def rebalances(self) -> int: ...

@@ -25,7 +25,8 @@ from models.rows import unpack_rows
 from models.state import Totals
 from models.tallies import Tally, moved
 from streams.errors import Refused
-from streams.ledger import LedgerReader, Mark, Writes
+from streams.ledger import Mark, Writes
+from streams.ledger_reader import LedgerReader
 from streams.tenure import nonce
 
 if TYPE_CHECKING:

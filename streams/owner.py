@@ -34,7 +34,7 @@ log = structlog.get_logger("tidemark.owner")
 
 
 class Kafka(Protocol):
-    """What the owner asks of the consumer; see `streams.worker`."""
+    """What the owner asks of the consumer; see `streams.app`."""
 
     @property
     def generation(self) -> object: ...

@@ -19,13 +19,14 @@ from models.rows import FEATURES, LIFECYCLE, WHALE, unpack_rows
 from models.segments import EMPTY_CATALOGUE, Catalogue, UnusableCatalogue, confidence
 from models.state import Totals
 from streams.errors import Refused, TidemarkError, readable
-from streams.ledger import LedgerReader
+from streams.ledger_reader import LedgerReader
 from streams.store import Address
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from streams.ledger import Mark, Snapshot
+    from streams.ledger import Mark
+    from streams.ledger_reader import Snapshot
     from streams.settings import Settings
 
 _COUNTS = ("transactions", "touches", "duplicates", "late", "beyond_memory")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from models.names import GivenName, WrongName, give, read_given
 from models.segments import Catalogue
 from streams.errors import TidemarkError, WrongSettings
-from streams.ledger import LedgerReader
+from streams.ledger_reader import LedgerReader
 from streams.readouts import published
 from streams.store import Address
 

@@ -8,10 +8,9 @@ a partition is never far ahead of the model. The same records and rules end in t
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import groupby
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +20,7 @@ import numpy as np
 from models.counters import Codes
 from models.hashing import partitions_of
 from models.observe import Digest, Overview, observe
-from models.regime import NO_FLOW, add_hours
+from models.regime import HourlyTotals
 from models.rows import FEATURES
 from models.rules import HOUR_MS
 from models.state import TOUCHES, TRANSACTIONS, Batch, Record, State, Totals
@@ -47,8 +46,6 @@ PARTITIONS = 4
 BATCH = 1000
 #: A slot ends after this much event time, or so many records: in a crash the overview must hear of it within the hour.
 SLOT_MS, SLOT_RECORDS = 3 * HOUR_MS, 500
-#: Hours of which a partition keeps running totals, as `streams.lessons` does.
-HOURS = 48
 #: No wallet ever leaves the cache: there is no Redis behind it.
 CAPACITY = 1 << 40
 
@@ -110,9 +107,7 @@ class Part:
     horizon: Horizon = field(default_factory=Horizon)
     commits: int = 0
     learning: list[NDArray[np.float32]] = field(default_factory=list)
-    flow: NDArray[np.float64] = field(default_factory=NO_FLOW.copy)
-    #: first hour whose totals have not been told as they are
-    untold: float = math.inf
+    hours: HourlyTotals = field(default_factory=HourlyTotals)
 
     def keep(self, lookup: Lookup, after: State, effects: Effects) -> None:
         """A batch is done."""
@@ -124,9 +119,7 @@ class Part:
         self.commits += 1
         if len(effects.learning):
             self.learning.append(effects.learning)
-        if len(effects.flow):
-            self.flow = add_hours(self.flow, effects.flow, HOURS)
-            self.untold = min(self.untold, effects.flow[0, 0])
+        self.hours = self.hours.plus(effects.flow)
 
     def state(self, wallets: Wallets, partitions: int) -> State:
         """What a step may read."""
@@ -135,10 +128,10 @@ class Part:
 
     def digest(self) -> Digest | None:
         """What there is to be learned since the last one."""
-        if not self.learning and self.untold == math.inf:
+        rows, flow = np.concatenate([_NO_ROWS, *self.learning]), self.hours.to_tell()
+        if not self.learning and not len(flow):
             return None
-        rows, flow = np.concatenate([_NO_ROWS, *self.learning]), self.flow[self.flow[:, 0] >= self.untold]
-        self.learning, self.untold = [], math.inf
+        self.learning, self.hours = [], self.hours.all_told()
         return Digest(self.number, self.commits, "0" * 16, self.clock_ms, rows, flow)
 
 
@@ -173,9 +166,9 @@ class Replay:
         if self.pinned:
             return self.pinned
         catalogue, flow = self.overview.catalogue, self.overview.flow
-        held = catalogue.version, flow.from_ms, flow.until_ms
-        if (self._catalogue.version, self._catalogue.held_from_ms, self._catalogue.held_until_ms) != held:
-            self._catalogue = replace(catalogue, held_from_ms=flow.from_ms, held_until_ms=flow.until_ms)
+        if self._catalogue.version != catalogue.version:
+            self._catalogue = catalogue
+        self._catalogue = self._catalogue.held(flow.from_ms, flow.until_ms)
         return self._catalogue
 
     def run(self, records: Iterable[Arrival]) -> Iterator[Slot]:
@@ -248,14 +241,13 @@ class Replay:
     def _sweep(self, part: Part, until_ms: int, cause: Arrival) -> list[Effects]:
         """Sweep those of a partition who are due by `until_ms`: the record that is the cause moves the clock there."""
         done = []
-        while part.horizon.next_ms <= until_ms and (page := part.agenda.first()) is not None:
+        for page in part.agenda.pages_until(part.horizon, until_ms):
             lookup, wallets = _load(part, [Record(0, 0, key, None) for key in page.wallets])
             before = part.state(wallets, len(self.parts))
             after, effects = sweep(before, page.at_ms, cause, self.rules, self.catalogue)
             part.keep(lookup, after, effects)
             part.horizon.swept(page, effects.due)
             done.append(effects)
-        part.horizon.swept_ms = until_ms
         return done
 
     def _learn(self) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""How Redis is reached: one server or a cluster, over TLS, with a password. With ledger.py the only door to it.
+"""How a worker reaches Redis: one server or a cluster, over TLS, with a password; how a command does: shelf.py.
 
 A caller says which partition a command is about, by the tag all keys of it share (`{3}:`); here that becomes a server.
 """
@@ -7,20 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import binascii
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from urllib.parse import urlsplit
 
-import redis
 import redis.asyncio
 from redis import exceptions as trouble
 from redis.asyncio.connection import parse_url as parse_url_async
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
-from redis.connection import parse_url
-from redis.retry import Retry
 
 from streams.errors import Refused
 from streams.trust import tls
@@ -284,97 +281,6 @@ class Slots:
 def slot_of(tag: bytes) -> int:
     """The slot of all keys that begin with `tag`, such as `{3}:`: the CRC16 (XMODEM) of what is in its braces."""
     return binascii.crc_hqx(tag[1 : tag.index(b"}")], 0) % _SLOTS
-
-
-#: A command, its key, and what else it takes.
-Request = tuple[str, bytes] | tuple[str, bytes, bytes] | tuple[str, bytes, bytes, bytes]
-
-
-class Shelf:
-    """Redis for a command: blocking, one call at a time, over one server or all nodes of a cluster."""
-
-    def __init__(self, address: Address) -> None:
-        self._address = address
-        self._servers: dict[Place, redis.Redis] = {}
-        self._slots: Slots | None = None
-
-    def at_once(self, *commands: Request) -> list[Any]:
-        """The replies to `(command, key, …)`, those of one partition in one consistent step; without a cluster, all."""
-        if not self._address.cluster:
-            return _in_one_step(self._server(self._address.place), commands)
-        found: dict[Request, Any] = {}
-        for tag in dict.fromkeys(_tag_of(command[1]) for command in commands):
-            its = tuple(command for command in commands if _tag_of(command[1]) == tag)
-            found |= zip(its, self._of_partition(tag, its), strict=True)
-        return [found[command] for command in commands]
-
-    def scan(self, pattern: bytes) -> Iterator[list[tuple[bytes, Any]]]:
-        """Keys that match with their values, page by page, node after node: no consistent step."""
-        for server in self._all():
-            cursor = 0
-            while True:
-                cursor, keys = server.scan(cursor, match=pattern, count=1000)
-                page = self._together(keys)
-                yield [pair for some in page for pair in zip(some, server.mget(some), strict=True)]
-                if cursor == 0:
-                    break
-
-    def close(self) -> None:
-        for server in self._servers.values():
-            server.close()
-
-    def _of_partition(self, tag: bytes, commands: Sequence[Request]) -> list[Any]:
-        for _ in range(REDIRECTS):
-            if self._slots is None:
-                self._slots = self._asked()
-            try:
-                return _in_one_step(self._server(self._slots.place_of(tag)), commands)
-            except trouble.MovedError:
-                self._slots = None
-        raise trouble.ConnectionError("the nodes of the cluster do not agree where the slot is")
-
-    def _together(self, keys: list[Any]) -> list[list[bytes]]:
-        """Keys that one command may ask for: in a cluster those of one partition."""
-        if not self._address.cluster:
-            return [keys] if keys else []
-        by_tag: dict[bytes, list[bytes]] = {}
-        for key in keys:
-            by_tag.setdefault(_tag_of(key), []).append(key)
-        return list(by_tag.values())
-
-    def _all(self) -> list[redis.Redis]:
-        places = self._asked().places if self._address.cluster else [self._address.place]
-        return [self._server(place) for place in places]
-
-    def _asked(self) -> Slots:
-        problem: Exception | None = None
-        for place in [self._address.place, *self._servers]:
-            try:
-                return Slots.read(self._server(place).execute_command("CLUSTER", "SLOTS"), place)  # type: ignore[no-untyped-call]  # redis-py's
-            except (trouble.ConnectionError, trouble.TimeoutError, OSError) as error:
-                problem = error
-        assert problem
-        raise problem
-
-    def _server(self, place: Place) -> redis.Redis:
-        if place not in self._servers:
-            named = place == self._address.place
-            options = self._address.options(parse_url(self._address.url), None if named else place)  # type: ignore[no-untyped-call]  # redis-py's
-            pool = redis.ConnectionPool(retry=Retry(NoBackoff(), 0), **options)
-            self._servers[place] = redis.Redis.from_pool(pool)
-        return self._servers[place]
-
-
-def _in_one_step(server: redis.Redis, commands: Sequence[Request]) -> list[Any]:
-    with server.pipeline(transaction=True) as several:
-        for command in commands:
-            several.execute_command(*command)  # type: ignore[no-untyped-call]  # redis-py's
-        found: list[Any] = several.execute()
-        return found
-
-
-def _tag_of(key: bytes) -> bytes:
-    return key[: key.index(b"}") + 1]
 
 
 def refusal(problem: Exception) -> Refused:

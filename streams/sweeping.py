@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from models.lifecycle import NEVER_MS, horizon
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 #: Wallets of one sweep: a commit holds no more.
 PAGE = 1000
@@ -84,3 +84,9 @@ class Agenda:
         for wallet, when_s in found:
             heapq.heappush(self._heap, (when_s, wallet))
         return first_page(found)
+
+    def pages_until(self, horizon: Horizon, until_ms: int) -> Iterator[Page]:
+        """The pages due by `until_ms`; tell `horizon` of each when it is swept, before the next is asked for."""
+        while horizon.next_ms <= until_ms and (page := self.first()) is not None:
+            yield page
+        horizon.swept_ms = until_ms

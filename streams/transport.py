@@ -64,10 +64,10 @@ class RecordBatch:
     """Consecutive records of one topic-partition: offsets strictly increasing, with holes where the log has some.
 
     `prev_next`: the `next_offset` of the batch before it in the same assignment; one lost in between is seen by it.
-    `polled_ms`: when the poll that brought it was answered. `arrived`: monotonic seconds, set by who receives it.
+    `polled_ms`: when the poll that brought it was answered.
     """
 
-    __slots__ = ("__weakref__", "arrived", "event", "generation", "polled_ms", "prev_next", "records", "tp")
+    __slots__ = ("__weakref__", "event", "generation", "polled_ms", "prev_next", "records", "tp")
 
     def __init__(self, tp: TP, records: Sequence[Record]) -> None:
         self.tp = tp
@@ -75,7 +75,6 @@ class RecordBatch:
         self.prev_next: int | None = None
         self.generation: int | None = None
         self.polled_ms = 0
-        self.arrived = 0.0
         self.event: Any = None
 
     def __len__(self) -> int:

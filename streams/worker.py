@@ -1,4 +1,4 @@
-"""One worker: settings become a Faust app, its hooks become taking over and handing over, its end an exit code."""
+"""One worker's life: the hooks of its Faust app become taking over and handing over, its end an exit code."""
 
 from __future__ import annotations
 
@@ -7,35 +7,21 @@ import gc
 import os
 import signal
 import sys
-import threading
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
 
-import faust
 import structlog
 import uvloop
-from aiokafka.errors import (
-    GroupAuthorizationFailedError,
-    InvalidProducerEpoch,
-    KafkaError,
-    MessageSizeTooLargeError,
-    OutOfOrderSequenceNumber,
-    ProducerFenced,
-    TopicAuthorizationFailedError,
-    UnknownProducerId,
-)
-from faust.exceptions import ProducerSendError
-from mode.threads import WorkerThread
 
 from models.rehearsal import rehearse
 from streams import logs, topics
-from streams.access import kafka_tls
 from streams.announce import Message, Outbox
+from streams.app import Consumer, app_of, explained, post, stuck, threads_end, too_large
 from streams.catalogue import CatalogueWatch, pinned_catalogue
-from streams.errors import CutLog, Denied, Unavailable
+from streams.errors import CutLog, Unavailable
 from streams.intake import Place
 from streams.ledger import Ledger
 from streams.lookout import Lookout, Work, answering
@@ -44,22 +30,18 @@ from streams.partition import Surroundings
 from streams.settings import Settings
 from streams.store import Address
 from streams.tally import Tally
-from streams.transport import TP, BatchApp, BatchConsumer, End, TakeOver, Tuning, arrivals, batch_channel
+from streams.transport import TP, BatchConsumer, arrivals, batch_channel
 
 #: At the start Kafka and Redis are given this long to answer.
 START_S = 15.0
 #: Leaving the group and closing connections may take this long; then the process ends without them.
 LEAVE_S = 5.0
-#: A claim may wait for Redis longer than Faust allows a seek, and than any Kafka request should take.
-PATIENT_S = 660.0
-
 #: How often the group is asked whether it takes this worker.
 GROUP_S = 1.0
 #: New containers before Python looks for cycles, and how many such looks before it looks further.
 COLLECT = (100_000, 50, 1000)
 #: How long a thread works on while another waits for its turn.
 TURN_S = 0.001
-
 #: Compiled loops are read from disk in less than this; what takes longer is told.
 COMPILED_S = 1.0
 log = structlog.get_logger("tidemark.worker")
@@ -106,8 +88,8 @@ class Worker:
         watch = CatalogueWatch(self.ledger, pinned)
         rules = self.settings.rules()
         self.around = Surroundings(self.settings, rules, self.ledger, watch, largest_rejected, self.tally)
-        self.app = _app(self.settings, self._take_over, largest)
-        outbox, consumer = Outbox(self._send, _too_large, stuck=_stuck), _Consumer(self.app)
+        self.app = app_of(self.settings, self._take_over, largest)
+        outbox, consumer = Outbox(self._send, too_large, stuck=stuck), Consumer(self.app)
         self.owner = Owner(self.around, outbox, consumer)
         self._connect()
         self.lookout.watch(Work(self.owner, consumer, self.ledger, outbox, watch))
@@ -130,7 +112,7 @@ class Worker:
             problem = self.owner.failed.result()
         if problem is None and not self.clean:
             problem = Unavailable("partitions were cut off before they could finish: their next owner repeats the rest")
-        return _explained(problem) if problem else None
+        return explained(problem) if problem else None
 
     def _connect(self) -> None:
         """Faust's hooks: a stopping app skips the revocation, so the end is a hand-over too."""
@@ -175,7 +157,7 @@ class Worker:
         # Not `wait_for`: Faust swallows its cancellation and returns as if its threads had ended; and an app that has
         # crashed returns at once. Threads left alone outlive the loop, join the group again, and end with a traceback.
         leaving = asyncio.create_task(self.app.stop())
-        ended = asyncio.create_task(_threads_end())
+        ended = asyncio.create_task(threads_end())
         _, late = await asyncio.wait([leaving, ended], timeout=LEAVE_S)
         problem = leaving.exception() if leaving.done() else None
         if late or problem:
@@ -203,7 +185,7 @@ class Worker:
         await self._intake(stream)
 
     async def _send(self, message: Message) -> Any:
-        return await _post(self.app, message)
+        return await post(self.app, message)
 
 
 async def _compiled() -> None:
@@ -237,12 +219,12 @@ async def outside_the_group(settings: Settings) -> AsyncIterator[tuple[Surroundi
     ledger = Ledger(Address.of(settings))
     watch = CatalogueWatch(ledger, pinned_catalogue(settings.catalogue) if settings.catalogue else None)
     await watch.look()
-    app = _app(settings, _nothing, largest)
+    app = app_of(settings, _nothing, largest)
     await app.producer.start()
     try:
         frozen = CatalogueWatch(ledger, watch.catalogue)
         around = Surroundings(settings, settings.rules(), ledger, frozen, largest_rejected)
-        yield around, Outbox(partial(_post, app), _too_large)
+        yield around, Outbox(partial(post, app), too_large)
     finally:
         await app.producer.stop()
         await ledger.close()
@@ -253,136 +235,11 @@ async def _nothing(_: set[TP]) -> Mapping[TP, int]:
     return {}
 
 
-async def _post(app: BatchApp, message: Message) -> Any:
-    headers = list(message.headers)
-    return await app.producer.send(message.topic, message.key, message.value, None, None, headers)
-
-
-class _Consumer:
-    """Faust's consumer as the owner and the lookout see it."""
-
-    def __init__(self, app: BatchApp) -> None:
-        self._app = app
-
-    @property
-    def rebalances(self) -> int:
-        return int(self._app.rebalancing_count)
-
-    @property
-    def rebalancing(self) -> bool:
-        return bool(self._app.rebalancing)
-
-    @property
-    def rejoining(self) -> bool:
-        return self._consumer.rejoining
-
-    @property
-    def ended(self) -> list[str]:
-        return self._consumer.ended
-
-    @property
-    def assigned(self) -> set[Place]:
-        return {Place(*tp) for tp in self._consumer.assignment()}
-
-    @property
-    def generation(self) -> object:
-        return self._app.consumer_generation_id
-
-    @property
-    def _consumer(self) -> BatchConsumer:
-        return cast("BatchConsumer", self._app.consumer)
-
-    def hold(self, place: Place) -> None:
-        self._consumer.hold(TP(*place))
-
-    def release(self, place: Place) -> None:
-        self._consumer.release(TP(*place))
-
-    def end(self, place: Place) -> End | None:
-        return self._consumer.end(TP(*place))
-
-    async def log_bounds(self, places: Iterable[Place]) -> dict[Place, tuple[int, int]]:
-        if self._app.tuning.embedded:  # its answers are wrong, and its logs are never cut
-            return dict.fromkeys(places, (0, sys.maxsize))
-        found = await self._consumer.log_bounds(TP(*place) for place in places)
-        return {Place(*tp): bounds for tp, bounds in found.items()}
-
-
-def _app(settings: Settings, take_over: TakeOver, largest: int) -> BatchApp:
-    """The app; `largest`: bytes of the largest message it sends, and a little more than the largest it reads."""
-    tuning = Tuning(settings.batch_records, settings.fetch_wait_ms, settings.fetch_min_bytes, settings.embedded)
-    session_s = settings.session_timeout_ms / 1000
-    return BatchApp(
-        settings.group,
-        tuning,
-        take_over,
-        broker=";".join(f"kafka://{host}" for host in settings.kafka.split(",")),
-        broker_credentials=_credentials(settings),
-        broker_session_timeout=session_s,
-        broker_heartbeat_interval=session_s / 12,
-        broker_rebalance_timeout=max(10.0, session_s),
-        broker_request_timeout=PATIENT_S,
-        broker_commit_interval=1.0,
-        consumer_auto_offset_reset="earliest",
-        consumer_group_instance_id=settings.instance_id,
-        consumer_max_fetch_size=largest,
-        consumer_metadata_max_age_ms=30_000,  # added partitions are noticed soon
-        producer_linger=0.002,
-        producer_max_request_size=largest,
-        value_serializer="raw",
-        store="memory://",
-        web_enabled=False,  # stock Faust opens port 6066 to everybody
-        topic_allow_declare=False,
-        topic_disable_leader=True,
-        table_standby_replicas=1,  # 0 would change the assignor: the inputs would no longer be co-partitioned
-        stream_wait_empty=False,
-        stream_buffer_maxsize=8,
-        agent_supervisor="mode.supervisors.CrashingSupervisor",  # the default one restarts an agent and skips its batch
-    )
-
-
-def _credentials(settings: Settings) -> Any:
-    security, context = settings.kafka_security, kafka_tls(settings)
-    if security == "PLAINTEXT":
-        return None
-    if security == "SSL":
-        return faust.SSLCredentials(context)
-    user, password, mechanism = settings.kafka_user, settings.kafka_secret, settings.kafka_sasl_mechanism
-    return faust.SASLCredentials(username=user, password=password, mechanism=mechanism, ssl_context=context)
-
-
 def _stop_signal() -> asyncio.Event:
     stopping, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     return stopping
-
-
-def _too_large(problem: BaseException) -> bool:
-    found = problem.__cause__ if isinstance(problem, ProducerSendError) else problem
-    return isinstance(found, MessageSizeTooLargeError)
-
-
-def _stuck(problem: BaseException) -> bool:
-    """Whether the idempotent producer has lost its place: aiokafka never finds it again, a new producer has its own."""
-    found = problem.__cause__ if isinstance(problem, ProducerSendError) else problem
-    return isinstance(found, OutOfOrderSequenceNumber | UnknownProducerId | InvalidProducerEpoch | ProducerFenced)
-
-
-def _explained(problem: BaseException) -> BaseException:
-    """Kafka's own errors in one line; ours have one, and wrong code keeps its traceback."""
-    if isinstance(problem, (TopicAuthorizationFailedError, GroupAuthorizationFailedError)):
-        return Denied(f"Kafka refuses access ({problem!r}): see `tidemark topics create --print`")
-    if isinstance(problem, KafkaError):
-        return Unavailable(f"Kafka's client gave up ({problem!r}): start the worker again")
-    return problem
-
-
-async def _threads_end() -> None:
-    """Returns when no thread of Kafka's client runs any more."""
-    for thread in threading.enumerate():
-        if isinstance(thread, WorkerThread):
-            await asyncio.to_thread(thread.join)
 
 
 def _end_now(problem: BaseException | None) -> None:

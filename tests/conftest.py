@@ -1,12 +1,15 @@
-"""What every test gets: no settings from outside, Hypothesis without deadlines, and ../shared or a skip."""
+"""What every test gets: no settings from outside, Hypothesis without deadlines; real data and servers, if it asks."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from streams.embedded import Embedded, servers
 
 # Two cores shared with a broker make any deadline a coin toss.
 settings.register_profile("tidemark", deadline=None, print_blob=True)
@@ -23,3 +26,10 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("no ../shared here: real data is not part of the repository")
     return folder
+
+
+@pytest.fixture(scope="module")
+def embedded() -> Iterator[Embedded]:
+    """A broker without topics and an empty Redis, of its own for each file of tests."""
+    with servers() as found:
+        yield found

@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -76,14 +77,13 @@ class Partition:
     def sweep(self, until_ms: int, cause: Arrival) -> list[Effects]:
         """Sweep those who are due by `until_ms`: the record that is the cause moves the clock there."""
         done: list[Effects] = []
-        while self.horizon.next_ms <= until_ms and (page := self.agenda.first()):
+        for page in self.agenda.pages_until(self.horizon, until_ms):
             self.sweeps.append((page.at_ms, page.wallets))
             before, _, lookup = self.before([(0, Record(0, 0, key, None)) for key in page.wallets])
             after, effects = sweep(before, page.at_ms, cause, self.rules, self.catalogue)
             self.commit(lookup, after, effects)
             self.horizon.swept(page, effects.due)
             done.append(effects)
-        self.horizon.swept_ms = until_ms
         return done
 
     def ask(self, arrivals: Sequence[Arrival]) -> tuple[Lookup, State, Effects]:
@@ -285,6 +285,12 @@ def drawn_catalogue(rows: NDArray[np.floating[Any]], segments: int = 5, version:
 def learned(arrivals: Sequence[Arrival]) -> NDArray[np.float32]:
     """The learning rows of arrivals (m, 16)."""
     return np.concatenate(Partition().take(arrivals).learning)
+
+
+@cache
+def catalogue_of(events: int) -> Catalogue:
+    """A catalogue drawn from a season of so many events."""
+    return drawn_catalogue(learned(Season(events).arrivals()))
 
 
 #: Cuts a log somewhere: from its length to the places where batches begin.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from decimal import Decimal
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -26,9 +25,8 @@ from tests.partition import (
     Arrival,
     Partition,
     Season,
-    drawn_catalogue,
+    catalogue_of,
     encoded,
-    learned,
     numbered,
     touch,
     transaction,
@@ -163,9 +161,8 @@ def arrivals(values: list[dict[str, Any]]) -> list[Arrival]:
     return numbered(encoded(TOUCHES if "campaign_id" in value else TRANSACTIONS, value, sent_at_ms) for value in values)
 
 
-@cache
 def placed() -> Any:
-    return drawn_catalogue(learned(Season(events=1500).arrivals()))
+    return catalogue_of(events=1500)
 
 
 @given(wallets(), st.randoms(), st.integers(1, 30), st.booleans())

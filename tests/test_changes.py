@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,13 @@ from models.rows import FEATURES
 from models.rules import Rules
 from models.segments import Catalogue
 from models.state import Record
-from tests.partition import NOON_MS, Partition, Season, drawn_catalogue, learned
+from tests.partition import NOON_MS, Partition, Season, catalogue_of
 
 RULES = Rules(transactions_topic="deals", touches_topic="visits", source="/tidemark/g/topic-id")
 
 
-@cache
 def catalogue() -> Catalogue:
-    return drawn_catalogue(learned(Season(events=1500).arrivals()))
+    return catalogue_of(events=1500)
 
 
 def change(**more: Any) -> Change:

@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from kafka import KafkaProducer
 
 from models.events import json_schema
-from streams.embedded import Embedded, servers
+from streams.embedded import Embedded
 from streams.settings import Settings
 from tests.kafka.processes import REPOSITORY
 
@@ -25,12 +24,6 @@ COMMANDS = [
     ["convert", "prism-terra"], ["watch"], ["totals"], ["roi"], ["segments"], ["wallet"], ["wallets"], ["lag"],
     ["contract", "json-schema"], ["settings"], ["segments", "rename"], ["map"], ["drift"], ["compare"], ["backtest"],
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def embedded() -> Iterator[Embedded]:
-    with servers() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from datetime import date
 from pathlib import Path
 
 import pytest
@@ -12,18 +10,12 @@ from kafka import KafkaProducer
 from pydantic import SecretStr
 
 from models.segments import Catalogue
-from streams.embedded import Embedded, servers
+from streams.embedded import Embedded
 from streams.settings import Settings
-from streams.simulate import SimulationPlan, write
 from tests.test_cli import tidemark
+from tests.test_compare import season_in
 from tests.test_drifting import change
 from tests.test_readouts import publish
-
-
-@pytest.fixture(scope="module")
-def embedded() -> Iterator[Embedded]:
-    with servers() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +29,7 @@ def here(embedded: Embedded) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def season(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("season")
-    with (folder / "events.ndjson").open("w", encoding="utf-8") as out:
-        write(SimulationPlan(5, 60, 28, date(2026, 1, 1)), out, folder / "truth.json")
-    return folder
+    return season_in(tmp_path_factory.mktemp("season"), days=28)
 
 
 def line_of(*words: str, env: dict[str, str] | None = None, code: int) -> str:

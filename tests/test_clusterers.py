@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.clusterers import RIVERS, SAMPLE, Borrowed, begun, is_of, parameters_of, problem_with, restored
-from models.microclusters import PATIENCE, MicroClusters
+from models.microclusters import MicroClusters
+from models.probation import PATIENCE
 from models.rules import CLUSTERERS, OWN_CLUSTERER
 from tests.test_microclusters import planted
 

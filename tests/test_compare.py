@@ -19,13 +19,16 @@ from streams.settings import Settings
 from streams.simulate import SimulationPlan, write
 
 
+def season_in(folder: Path, days: int) -> Path:
+    """The folder with a small season and its truth."""
+    with (folder / "events.ndjson").open("w", encoding="utf-8") as out:
+        write(SimulationPlan(5, 60, days, date(2026, 1, 1)), out, folder / "truth.json")
+    return folder
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small season with its truth."""
-    folder = tmp_path_factory.mktemp("season")
-    with (folder / "events.ndjson").open("w", encoding="utf-8") as out:
-        write(SimulationPlan(5, 60, 40, date(2026, 1, 1)), out, folder / "truth.json")
-    return folder
+    return season_in(tmp_path_factory.mktemp("season"), days=40)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import numba
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -130,6 +132,15 @@ def test_half_a_file_is_as_good_as_none(shelf: Path) -> None:
     for index in (shelf / "cache").rglob("*.nb?"):
         index.write_bytes(index.read_bytes()[:7])
     assert tried(shelf, stranger=False) == "8 read 0 compiled 2\n"
+    assert tried(shelf, stranger=False) == "8 read 1 compiled 0\n"
+
+
+def test_what_names_a_class_that_is_gone_is_compiled_and_written_anew(shelf: Path) -> None:
+    tried(shelf, stranger=False)
+    for index in (shelf / "cache").rglob("*.nbi"):
+        index.write_bytes(pickle.dumps(numba.__version__) + b"cmodels.rows\nNoMore\n.")
+    assert tried(shelf, stranger=False) == "8 read 0 compiled 2\n"
+    assert tried(shelf, stranger=False) == "8 read 1 compiled 0\n"
 
 
 def test_numba_takes_its_cache_as_we_give_it() -> None:

@@ -18,7 +18,6 @@ from streams.intake import (
     CATCHING_UP_MS,
     NOTHING_HERE_S,
     PATIENCE_HISTORY_S,
-    PATIENCE_LIVE_S,
     Alone,
     Inbox,
     Lane,
@@ -37,7 +36,6 @@ class Arrival:
     records: Sequence[Record]
     prev_next: int | None
     polled_ms: int = 0
-    arrived: float = 0.0
     acked: bool = False
 
     def __len__(self) -> int:
@@ -79,11 +77,11 @@ class Logs:
         end = self.logs[lane][-1].offset + 1 if self.logs[lane] else 0
         return Known(self.lanes[lane].received, end, self.polled_ms, self.lanes[lane].received)
 
-    def deliver(self, lane: int, count: int, now: Now = LATER) -> None:
+    def deliver(self, lane: int, count: int) -> None:
         records = self.logs[lane][self.at[lane] : self.at[lane] + count]
         if records:
             self.at[lane] += count
-            self.lanes[lane].put(Arrival(records, self.lanes[lane].received, self.polled_ms), now)
+            self.lanes[lane].put(Arrival(records, self.lanes[lane].received, self.polled_ms))
 
 
 def log(timestamps: list[int], name: str) -> list[Record]:
@@ -155,15 +153,15 @@ def test_live_traffic_is_not_cut_into_spans() -> None:
     logs = Logs(log([5, 6, 9], "x"), log([7, 20], "t"))
     logs.deliver(TRANSACTIONS, 99)
     logs.deliver(TOUCHES, 99)
-    live = Now(LATER.monotonic_s + PATIENCE_LIVE_S, 5 + CATCHING_UP_MS)
-    assert [record.timestamp for record in logs.merge.take(99, live, span_ms=1).records] == [5, 6, 7, 9]
+    live = Now(LATER.monotonic_s, 5 + CATCHING_UP_MS)
+    assert [record.timestamp for record in logs.merge.take(99, live, span_ms=1).records] == [5, 6, 7, 9, 20]
 
 
 def only_transactions(**known: int) -> tuple[Merge, Lane, Lane, Known]:
     """Transactions at hand, no touches; what is known of the end of the touches is given."""
     end = Known(**{"position": 7, "stable": 7, "polled_ms": 50, "taken": 7} | known)
     transactions, touches = Lane(TRANSACTIONS, 0, LATER), Lane(TOUCHES, 7, LATER)
-    transactions.put(Arrival(log([5], "x"), 0, polled_ms=50), LATER)
+    transactions.put(Arrival(log([5], "x"), 0, polled_ms=50))
     return Merge(transactions, touches, lambda _: end), transactions, touches, end
 
 
@@ -182,23 +180,23 @@ def test_an_empty_lane_that_may_bring_something_is_waited_for(known: dict[str, i
 
 def test_a_lane_whose_end_is_unknown_is_waited_for() -> None:
     transactions, touches = Lane(TRANSACTIONS, 0, LATER), Lane(TOUCHES, 0, LATER)
-    transactions.put(Arrival(log([5], "x"), 0), LATER)
+    transactions.put(Arrival(log([5], "x"), 0))
     assert not Merge(transactions, touches, lambda _: None).take(10, LATER).records
 
 
-def test_history_gives_the_empty_lane_half_a_second_and_live_traffic_some_milliseconds() -> None:
+def test_history_gives_the_empty_lane_half_a_second_and_live_traffic_waits_for_nobody() -> None:
     merge, *_ = only_transactions()
-    assert merge.take(10, LATER).wait_s == pytest.approx(PATIENCE_HISTORY_S)
-    live = Now(LATER.monotonic_s, 5 + CATCHING_UP_MS)
-    assert merge.take(10, live).wait_s == pytest.approx(PATIENCE_LIVE_S)
-    assert len(merge.take(10, Now(live.monotonic_s + PATIENCE_LIVE_S, live.wall_ms)).records) == 1
+    taken = merge.take(10, LATER)
+    assert not taken.records
+    assert taken.wait_s == pytest.approx(PATIENCE_HISTORY_S)
+    assert len(merge.take(10, Now(LATER.monotonic_s, 5 + CATCHING_UP_MS)).records) == 1
 
 
 def test_patience_is_spent_once_while_the_lane_stays_empty() -> None:
     merge, transactions, _, _ = only_transactions()
     later = Now(LATER.monotonic_s + PATIENCE_HISTORY_S, LATER.wall_ms)
     assert len(merge.take(10, later).records) == 1
-    transactions.put(Arrival([Record(1, 6, b"x", b"")], 1, polled_ms=50), later)
+    transactions.put(Arrival([Record(1, 6, b"x", b"")], 1, polled_ms=50))
     assert len(merge.take(10, later).records) == 1
 
 
@@ -213,18 +211,18 @@ def test_a_batch_holds_four_mebibytes_and_at_most_one_record_more() -> None:
 def test_a_missing_arrival_is_refused() -> None:
     lane = Lane(TRANSACTIONS, 10, LATER)
     with pytest.raises(Refused, match="offset 10 was expected"):
-        lane.put(Arrival([Record(12, 0, None, b"")], 11), LATER)
+        lane.put(Arrival([Record(12, 0, None, b"")], 11))
 
 
 def test_offsets_that_go_back_are_refused() -> None:
     lane = Lane(TRANSACTIONS, 10, LATER)
     with pytest.raises(Refused, match="recreated"):
-        lane.put(Arrival([Record(0, 0, None, b"")], 10), LATER)
+        lane.put(Arrival([Record(0, 0, None, b"")], 10))
 
 
 def test_holes_in_a_log_are_no_loss() -> None:
     lane = Lane(TRANSACTIONS, 10, LATER)
-    lane.put(Arrival([Record(12, 0, None, b""), Record(15, 0, None, b"")], 10), LATER)
+    lane.put(Arrival([Record(12, 0, None, b""), Record(15, 0, None, b"")], 10))
     assert lane.received == 16
 
 

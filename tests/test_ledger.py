@@ -18,7 +18,8 @@ from redis.asyncio.connection import Connection
 
 from streams.announce import Message, Outbox
 from streams.errors import Foreign, Refused, Unavailable
-from streams.ledger import OVERVIEW, Ledger, LedgerReader, Mark, Writes, pack_command, tag, transient
+from streams.ledger import OVERVIEW, Ledger, Mark, Writes, pack_command, tag, transient
+from streams.ledger_reader import LedgerReader
 from streams.tenure import Tenure, nonce
 from tests.kafka.cluster import RedisServer, redis_binary
 from tests.kafka.processes import Missing

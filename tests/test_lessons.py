@@ -9,12 +9,12 @@ import pytest
 from numpy.typing import NDArray
 
 from models.observe import Digest
-from models.regime import NO_FLOW
+from models.regime import KEPT_HOURS, NO_FLOW
 from models.rules import DAY_MS
 from streams.announce import Message
 from streams.catalogue import CatalogueWatch
 from streams.ledger import Ledger, Mark
-from streams.lessons import FLOW_S, HOURS, Lessons
+from streams.lessons import FLOW_S, Lessons
 
 NONE = np.zeros((0, 16), np.float32)
 ROWS = np.ones((3, 16), np.float32)
@@ -66,11 +66,11 @@ def test_hours_without_rows_wait_longer_than_rows(lessons: Lessons, monkeypatch:
 
 
 def test_a_late_event_is_told_and_memory_is_bounded(lessons: Lessons) -> None:
-    for hour in range(3 * HOURS):
+    for hour in range(3 * KEPT_HOURS):
         lessons.committed(mark(hour), NONE, sent=True, flow=cells((hour, 1, 1, 0.0)))
-    late = told(lessons.digest(mark(999), NONE, ahead=True, flow=cells((3 * HOURS - 5, 1, 0, 0.0))))
-    assert late.flow[:, 0].tolist() == [3 * HOURS - 5.0 + at for at in range(5)]
+    late = told(lessons.digest(mark(999), NONE, ahead=True, flow=cells((3 * KEPT_HOURS - 5, 1, 0, 0.0))))
+    assert late.flow[:, 0].tolist() == [3 * KEPT_HOURS - 5.0 + at for at in range(5)]
     assert late.flow[0, 1] == 2
     old = told(lessons.digest(mark(999), NONE, ahead=True, flow=cells((1, 1, 0, 0.0))))
-    assert len(old.flow) <= HOURS
+    assert len(old.flow) <= KEPT_HOURS
     assert lessons.digest(mark(999), NONE, ahead=True, flow=NO_FLOW) is not None

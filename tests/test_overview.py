@@ -22,7 +22,8 @@ from streams.announce import Outbox
 from streams.catalogue import CatalogueWatch, pinned_catalogue
 from streams.errors import Refused, WrongSettings
 from streams.intake import Alone, Inbox, Lane, clock
-from streams.ledger import OVERVIEW, Ledger, LedgerReader, Mark
+from streams.ledger import OVERVIEW, Ledger, Mark
+from streams.ledger_reader import LedgerReader
 from streams.lessons import AHEAD_MS
 from streams.overview import KEY, OverviewPartition
 from streams.tenure import Tenure, nonce

@@ -21,7 +21,8 @@ from streams.announce import Message, Outbox
 from streams.catalogue import CatalogueWatch
 from streams.errors import Foreign, Refused
 from streams.intake import Inbox, Merge, lanes_of
-from streams.ledger import Ledger, LedgerReader, Mark
+from streams.ledger import Ledger, Mark
+from streams.ledger_reader import LedgerReader
 from streams.partition import Partition, Surroundings
 from streams.settings import Settings
 from streams.tenure import Tenure, nonce

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from models.rules import Rules
 from models.segments import Catalogue, Segment
 from models.state import Totals
 from streams import readouts
-from streams.embedded import Embedded, servers
+from streams.embedded import Embedded
 from streams.errors import Refused, TidemarkError, Unavailable
 from streams.ledger import OVERVIEW, Ledger, Mark, Writes
 from streams.settings import Settings
@@ -45,12 +45,6 @@ CATALOGUE = Catalogue(
 #: Few names, so that partitions share cells, and some that look like what separates or escapes them.
 texts = st.sampled_from(["spring", "a|b", "%7C", "%25", "été"]) | st.text(min_size=1, max_size=3)
 amounts = st.integers(-(10**15), 10**15)
-
-
-@pytest.fixture(scope="module")
-def embedded() -> Iterator[Embedded]:
-    with servers() as found:
-        yield found
 
 
 @pytest.fixture

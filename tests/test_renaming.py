@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,18 +13,12 @@ from models.names import GivenName
 from models.segments import Catalogue
 from models.state import Totals
 from streams import landscape, readouts, renaming
-from streams.embedded import Embedded, servers
+from streams.embedded import Embedded
 from streams.errors import Refused, TidemarkError, Unavailable, WrongSettings
 from streams.ledger import OVERVIEW, Writes
 from streams.settings import Settings
 from tests.test_projection import nudged
 from tests.test_readouts import CATALOGUE, commit, emptied, publish, stored_row, with_totals
-
-
-@pytest.fixture(scope="module")
-def embedded() -> Iterator[Embedded]:
-    with servers() as found:
-        yield found
 
 
 @pytest.fixture

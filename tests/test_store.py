@@ -12,7 +12,8 @@ from redis.crc import key_slot
 from redis.exceptions import ClusterDownError, MovedError, NoPermissionError, ResponseError
 
 from streams.errors import WrongSettings
-from streams.ledger import OVERVIEW, Ledger, LedgerReader, tag
+from streams.ledger import OVERVIEW, Ledger, tag
+from streams.ledger_reader import LedgerReader
 from streams.settings import Settings
 from streams.store import Address, Server, Slots, refusal, slot_of
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -25,9 +24,8 @@ from tests.partition import (
     Arrival,
     Partition,
     Season,
-    drawn_catalogue,
+    catalogue_of,
     encoded,
-    learned,
     numbered,
     random_cut,
     transaction,
@@ -37,9 +35,8 @@ from tests.partition import touch as touched
 RULES = Rules(partitioner="off")
 
 
-@cache
 def catalogue() -> Catalogue:
-    return drawn_catalogue(learned(Season().arrivals()))
+    return catalogue_of(events=5000)
 
 
 def trade(wallet: str, hours: float) -> Arrival:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
@@ -11,16 +10,10 @@ from kafka import KafkaProducer
 
 from models.hashing import partitions_of
 from streams import topics
-from streams.embedded import Embedded, servers
+from streams.embedded import Embedded
 from streams.errors import Refused, TidemarkError, Unavailable
 from streams.settings import Settings
 from streams.topics_check import check
-
-
-@pytest.fixture(scope="module")
-def embedded() -> Iterator[Embedded]:
-    with servers() as found:
-        yield found
 
 
 @pytest.fixture

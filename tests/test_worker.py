@@ -16,7 +16,7 @@ from faust.exceptions import ProducerSendError
 from faust.transport.drivers import aiokafka as stock
 from pydantic import SecretStr
 
-from streams import logs, worker
+from streams import app, logs, worker
 from streams.errors import Denied, Foreign, Unavailable
 from streams.settings import Settings
 from streams.transport import TP, BatchApp
@@ -26,23 +26,23 @@ async def nothing(_: set[TP]) -> dict[TP, int]:
     return {}
 
 
-def app(**settings: Any) -> BatchApp:
-    return worker._app(Settings(**settings), nothing, 2_000_000)
+def an_app(**settings: Any) -> BatchApp:
+    return app.app_of(Settings(**settings), nothing, 2_000_000)
 
 
 def test_the_settings_arrive_in_the_app() -> None:
-    found = app(kafka="a:1,b:2", group="g", session_timeout_ms=6000, fetch_min_bytes=99, instance_id="w7")
+    found = an_app(kafka="a:1,b:2", group="g", session_timeout_ms=6000, fetch_min_bytes=99, instance_id="w7")
     assert [str(url) for url in found.conf.broker] == ["kafka://a:1", "kafka://b:2"]
     assert (found.conf.id, found.conf.broker_session_timeout, found.conf.broker_heartbeat_interval) == ("g", 6, 0.5)
     assert (found.tuning.fetch_min_bytes, found.tuning.embedded) == (99, False)
     assert found.conf.consumer_group_instance_id == "w7"
     assert found.conf.consumer_max_fetch_size == found.conf.producer_max_request_size == 2_000_000
-    producer: Any = app(embedded=True).producer
+    producer: Any = an_app(embedded=True).producer
     assert producer._settings_extra()["enable_idempotence"] is False
 
 
 def test_what_would_break_the_engine_is_off() -> None:
-    conf = app().conf
+    conf = an_app().conf
     assert not conf.web_enabled
     assert not conf.stream_wait_empty
     assert conf.topic_disable_leader
@@ -63,7 +63,7 @@ def test_what_would_break_the_engine_is_off() -> None:
     ],
 )
 def test_credentials_arrive_in_the_client(settings: dict[str, Any], protocol: str, mechanism: str | None) -> None:
-    credentials = worker._credentials(Settings(kafka_user="u", kafka_password=SecretStr("p"), **settings))
+    credentials = app._credentials(Settings(kafka_user="u", kafka_password=SecretStr("p"), **settings))
     found = stock.credentials_to_aiokafka_auth(credentials)
     assert found["security_protocol"] == protocol
     assert found.get("sasl_mechanism") == mechanism
@@ -73,16 +73,16 @@ def test_credentials_arrive_in_the_client(settings: dict[str, Any], protocol: st
 def test_a_message_too_large_is_known_however_it_is_said() -> None:
     wrapped = ProducerSendError("no")
     wrapped.__cause__ = MessageSizeTooLargeError("no")
-    assert worker._too_large(wrapped)
-    assert worker._too_large(MessageSizeTooLargeError("no"))
-    assert not worker._too_large(ProducerSendError("no"))
+    assert app.too_large(wrapped)
+    assert app.too_large(MessageSizeTooLargeError("no"))
+    assert not app.too_large(ProducerSendError("no"))
 
 
 def test_kafkas_errors_are_explained_and_wrong_code_is_not() -> None:
-    assert isinstance(worker._explained(GroupAuthorizationFailedError("g")), Denied)
-    assert isinstance(worker._explained(KafkaConnectionError("g")), Unavailable)
+    assert isinstance(app.explained(GroupAuthorizationFailedError("g")), Denied)
+    assert isinstance(app.explained(KafkaConnectionError("g")), Unavailable)
     for problem in (Foreign("x"), ZeroDivisionError()):
-        assert worker._explained(problem) is problem
+        assert app.explained(problem) is problem
 
 
 def test_no_broker_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,4 +109,4 @@ def test_a_line_is_json_without_a_traceback(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_loop_is_not_needed_to_make_an_app() -> None:
-    assert asyncio.iscoroutinefunction(app().start)
+    assert asyncio.iscoroutinefunction(an_app().start)

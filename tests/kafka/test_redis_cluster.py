@@ -12,14 +12,17 @@ from threading import Event
 import pytest
 
 from streams.errors import Unavailable
-from streams.ledger import Ledger, LedgerReader, Mark, Writes
+from streams.ledger import Ledger, Mark, Writes
+from streams.ledger_reader import LedgerReader
 from streams.store import Address
 from tests.kafka.cluster import KafkaServer, RedisServer
-from tests.kafka.exactness import Trial, run_trial
+from tests.kafka.exactness import Trial, judge_counters, run_trial
 from tests.kafka.processes import wait_until
 from tests.kafka.redis_cluster import ClusteredWorld, RedisCluster, command
 from tests.kafka.test_refusals import refusal
+from tests.kafka.test_repartition import add_partitions, count_all, count_some, produce, season
 from tests.kafka.world import World
+from tests.oracle import oracle
 
 
 @pytest.fixture
@@ -71,6 +74,21 @@ def test_a_cluster_counts_exactly_while_a_node_restarts_and_a_slot_moves(cluster
     said = refusal(clustered, "totals", redis_cluster="false")
     assert said == "tidemark: Redis is a cluster: set TIDEMARK_REDIS_CLUSTER=true"
     assert refusal(clustered, "work", redis_cluster="false") == said
+
+
+def test_a_repartition_moves_wallets_from_node_to_node(clustered: ClusteredWorld) -> None:
+    lines = season(4000, wallets=800)
+    clustered.run("topics", "create")
+    produce(clustered, lines[:3000])
+    count_some(clustered, 1000)
+    add_partitions(clustered, 8, 8)
+    assert b"8 partitions" in clustered.run("repartition", seconds=300)
+    clustered.partitions = 8
+    produce(clustered, lines[3000:])
+    count_all(clustered, len(lines))
+    expected = oracle(lines, 8)
+    assert [*judge_counters(clustered.ask("totals"), clustered.ask("roi"), expected)] == []
+    assert len(clustered.lines("wallets")) == expected["totals"]["wallets"]
 
 
 @pytest.mark.parametrize("gone", [b"w:1100", b"w:1499", b"j:1200"])
