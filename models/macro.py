@@ -179,9 +179,9 @@ def alternative(points: Points, warm: Fit, bounds: tuple[int, int], generator: n
         if dying or (worth_it and score(points, fewer) > reached + TIE):
             return fewer
     if len(warm) < min(most, len(points.weights)):
-        more = _with_one_more(points, warm)
-        if _is_worth_it(points, warm, more):
-            return more
+        worthy = [more for more in _with_one_more(points, warm) if _is_worth_it(points, warm, more)]
+        if worthy:
+            return max(worthy, key=lambda more: more.objective)
     anew = fresh(points, len(warm), generator)
     return anew if anew.objective > warm.objective + JUMP and score(points, anew) >= reached else None
 
@@ -259,12 +259,11 @@ def _with_one_less(points: Points, fit: Fit) -> Fit:
     return from_centres(points, np.delete(fit.centres, _masses(points, fit).argmin(), axis=0))
 
 
-def _with_one_more(points: Points, fit: Fit) -> Fit:
-    """One more component, begun at the micro-cluster that is explained worst."""
+def _with_one_more(points: Points, fit: Fit) -> list[Fit]:
+    """One more component, begun at each of the micro-clusters that are explained worst."""
     densities = log_densities(points, fit.centres, fit.variances, fit.shares)
     worst = np.argsort(points.weights * _log_sum(densities), kind="stable")[:3]
-    grown = [from_centres(points, np.concatenate((fit.centres, points.means[[point]]))) for point in worst]
-    return max(grown, key=lambda one: one.objective)
+    return [from_centres(points, np.concatenate((fit.centres, points.means[[point]]))) for point in worst]
 
 
 def _chances(points: Points, fit: Fit) -> Floats:

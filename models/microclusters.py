@@ -15,6 +15,7 @@ from models.probation import Wish, wish_again
 from models.rows import UnknownFormat
 from models.segments import Mixture
 from models.summary import Scale, Summary
+from models.usual import Usual
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -117,7 +118,7 @@ class MicroClusters(base.Clusterer):
         self._since = 0.0
         self._refits = 0
         self._age = 0.0
-        self._usual: Floats = np.zeros((0, 0))  # (k, d) in the features' units, where the centres have been for long
+        self._usual = Usual.at(_places(None))
         self._resting: dict[int, Resting] = {}
         self._wish: Wish | None = None
 
@@ -159,7 +160,7 @@ class MicroClusters(base.Clusterer):
         self._summary.fade(0.5**half_lives)
         self._scale.fade(0.5 ** (half_lives / SCALE_LASTS))
         if self.mixture is not None:
-            self._usual = self._usual + (1 - 0.5**half_lives) * (_places(self.mixture) - self._usual)
+            self._usual = self._usual.later(half_lives, _places(self.mixture))
 
     def _learn(self, rows: Floats, weights: Floats) -> None:
         self.forget(float(weights.sum()) / self.half_life)
@@ -199,9 +200,7 @@ class MicroClusters(base.Clusterer):
 
     def adopt(self, mixture: Mixture, numbers: tuple[int, ...]) -> None:
         """Go on from this mixture; `numbers` of its columns."""
-        known = dict(zip(self.numbers, self._usual, strict=True))
-        places = zip(numbers, _places(mixture), strict=True)
-        self._usual = np.array([known.get(number, place) for number, place in places]).reshape(mixture.centres.shape)
+        self._usual = self._usual.renumbered(self.numbers, numbers, _places(mixture))
         self.mixture, self.numbers = mixture, numbers
         self.next_number = max(self.next_number, *(number + 1 for number in numbers), 1)
 
@@ -267,7 +266,7 @@ class MicroClusters(base.Clusterer):
 
     def _usual_now(self) -> Floats:
         """The usual places of the centres (k, d), in today's scale."""
-        places: Floats = (self._usual - self._scale.mean) / self._scale.sd()
+        places: Floats = (self._usual.places - self._scale.mean) / self._scale.sd()
         return places
 
     def _carried(self, points: macro.Points, mixture: Mixture) -> macro.Fit:
@@ -309,7 +308,7 @@ class MicroClusters(base.Clusterer):
         self._resting = {}
         if self.mixture is not None:
             self.mixture = _widened(self.mixture, size)
-            self._usual = np.pad(self._usual, ((0, 0), (0, size - self._usual.shape[1])))
+            self._usual = self._usual.widened(size)
 
     # Keeping
 
@@ -351,7 +350,8 @@ class MicroClusters(base.Clusterer):
             "weights": summary.weights,
             "means": summary.means,
             "deviations": summary.deviations,
-            "usual": self._usual,
+            "usual_places": self._usual.places,
+            "usual_ages": self._usual.ages,
             "gathered": np.array(self._gathered).reshape(len(self._gathered), len(self._features)),
         }
         arrays |= {"wish": wish.centre} if wish else {}
@@ -373,7 +373,9 @@ class MicroClusters(base.Clusterer):
         self._gathered = list(arrays["gathered"])
         fit = {name.removeprefix("fit_"): array for name, array in arrays.items() if name.startswith("fit_")}
         self.mixture = Mixture(**fit) if fit else None
-        self._usual = arrays["usual"] if "usual" in arrays else _places(self.mixture)  # kept since format 2 grew it
+        self._usual = Usual.at(_places(self.mixture))
+        if "usual_places" in arrays:  # format 2 has had them not from its beginning
+            self._usual = Usual(arrays["usual_places"], arrays["usual_ages"])
 
 
 def _of(fit: macro.Fit | Mixture, *more: str) -> dict[str, Floats]:
