@@ -234,7 +234,7 @@ def _is_worth_it(points: Points, warm: Fit, more: Fit) -> bool:
     him, or they would have to stay with him.
     """
     masses, before = _masses(points, more), _masses(points, warm)
-    room = masses[-1] >= SHARE_FLOOR and (masses[:-1] >= np.minimum(before, SHARE_FLOOR) / 4).all()
+    room = masses[-1] >= SHARE_FLOOR and (masses[:-1] >= np.minimum(before / 4, SHARE_FLOOR)).all()
     better = more.objective >= warm.objective + WORTH_A_SEGMENT
     return bool(room and better and silhouette(points, more) >= silhouette(points, warm) - TIE)
 
