@@ -147,25 +147,20 @@ def first(points: Points, fewest: int, most: int, generator: np.random.Generator
 
 
 def propose(
-    points: Points, kept: Fit, bounds: tuple[int, int], generator: np.random.Generator, usual: Floats | None = None
+    points: Points, kept: Fit, bounds: tuple[int, int], generator: np.random.Generator
 ) -> tuple[Fit, Fit | None]:
     """What these points make of `kept`: the same components in better places, and what else would suit them better.
 
     The second has one component more or less, or all begun afresh; None: nothing does. A component that would
-    jump to other points stays where it was, and those points are wished one of their own. `usual` (k, d): where the
-    centres have been for long, if that is known: who goes far in small steps jumps, too,
-    if one more is worth it.
+    jump to other points stays where it was, and those points are wished one of their own.
     """
     warm = improve(points, kept)
-    jumped, room = _jumped(points, kept, warm), len(kept) < min(bounds[1], len(points.weights))
-    if jumped.any():
-        return kept, from_centres(points, np.concatenate((kept.centres, warm.centres[jumped][:1]))) if room else warm
-    if usual is not None and room and (slid := np.flatnonzero(apart(usual, kept, warm).diagonal() > FAR)).size:
-        back = np.where(np.isin(np.arange(len(kept)), slid)[:, None], usual, kept.centres)
-        more = from_centres(points, np.concatenate((back, warm.centres[slid[:1]])))
-        if _is_worth_it(points, warm, more):
-            return kept, more
-    return warm, alternative(points, warm, bounds, generator)
+    jumped = _jumped(points, kept, warm)
+    if not jumped.any():
+        return warm, alternative(points, warm, bounds, generator)
+    if len(kept) < min(bounds[1], len(points.weights)):
+        return kept, from_centres(points, np.concatenate((kept.centres, warm.centres[jumped][:1])))
+    return kept, warm
 
 
 def alternative(points: Points, warm: Fit, bounds: tuple[int, int], generator: np.random.Generator) -> Fit | None:

@@ -234,7 +234,7 @@ class MicroClusters(base.Clusterer):
 
     def _better(self, points: macro.Points, kept: macro.Fit) -> macro.Fit:
         """The fit that is to replace `kept`, or `kept` itself; centres jump, come and go only after probation."""
-        steady, other = macro.propose(points, kept, (self.fewest, self.most), self._dice(), self._usual_now())
+        steady, other = macro.propose(points, kept, (self.fewest, self.most), self._dice())
         if self._granted(steady, other):
             assert other is not None  # nothing is granted that nobody wished
             return other
