@@ -94,7 +94,7 @@ def trace(
 
 
 def _without_newcomers(heirs: dict[int, int], mass: Floats, apart: Floats) -> dict[int, int]:
-    """Old rows -> new columns, where an heir that is far from the usual place gives way to another part of the row.
+    """Old rows -> new columns, where an heir that is far from the usual place gives way to a nearer part of the row.
 
     Such a part is a column that is nobody's heir, and most of it is the row's.
     """
@@ -102,7 +102,7 @@ def _without_newcomers(heirs: dict[int, int], mass: Floats, apart: Floats) -> di
     for column in sorted({*np.flatnonzero(mass.any(axis=0)).tolist()} - {*heirs.values()}):
         row = int(mass[:, column].argmax())
         most = mass[row, column] >= SURVIVES * mass[:, column].sum()
-        if most and row in heirs and apart[row, heirs[row]] > ELSEWHERE:
+        if most and row in heirs and apart[row, heirs[row]] > max(ELSEWHERE, apart[row, column]):
             heirs[row] = column
     return heirs
 
