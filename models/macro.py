@@ -234,13 +234,9 @@ def _is_worth_it(points: Points, warm: Fit, more: Fit) -> bool:
     return bool(room and better and silhouette(points, more) >= silhouette(points, warm) - TIE)
 
 
-def apart(usual: Floats, before: Fit, after: Fit) -> Floats:
-    """How far each component's usual place (k, d) is from each that is now, (old, new).
-
-    Squared, in the variances before, mean of the features.
-    """
-    distances = (usual[:, None] - after.centres) ** 2 / before.variances[:, None]
-    squared: Floats = distances.mean(axis=2)
+def apart(places: Floats, fit: Fit) -> Floats:
+    """How far each place (n, d) is from each component, (n, k): squared, in its variances, mean of the features."""
+    squared: Floats = ((places[:, None] - fit.centres) ** 2 / fit.variances).mean(axis=2)
     return squared
 
 

@@ -195,7 +195,7 @@ class MicroClusters(base.Clusterer):
             if fit is kept:
                 return None
             mass = identity.overlap(kept.labels, fit.labels, points.weights, (len(kept), len(fit)))
-            apart = macro.apart(self._usual_now(), kept, fit)
+            apart = macro.apart(self._usual_now(), fit)
         return self._replace(fit, mass, apart)
 
     def adopt(self, mixture: Mixture, numbers: tuple[int, ...]) -> None:
