@@ -225,13 +225,11 @@ def silhouette(points: Points, fit: Fit) -> float:
 def _is_worth_it(points: Points, warm: Fit, more: Fit) -> bool:
     """Whether one component more, the last, explains enough, has mass enough, and leaves enough to all others.
 
-    Others may be below the floor: one that shrinks forbids nobody's birth, nor does the host of newcomers that outweigh
-    him, or they would have to stay with him.
+    Others may be below the floor as long as they lose nothing: one that shrinks forbids nobody's birth.
     """
-    masses, before = _masses(points, more), _masses(points, warm)
-    room = masses[-1] >= SHARE_FLOOR and (masses[:-1] >= np.minimum(before / 4, SHARE_FLOOR)).all()
-    better = more.objective >= warm.objective + WORTH_A_SEGMENT
-    return bool(room and better and silhouette(points, more) >= silhouette(points, warm) - TIE)
+    least = np.append(np.minimum(_masses(points, warm), SHARE_FLOOR), SHARE_FLOOR)
+    better = more.objective >= warm.objective + WORTH_A_SEGMENT and (_masses(points, more) >= least).all()
+    return bool(better and silhouette(points, more) >= silhouette(points, warm) - TIE)
 
 
 def apart(places: Floats, fit: Fit) -> Floats:
