@@ -174,9 +174,10 @@ def alternative(points: Points, warm: Fit, bounds: tuple[int, int], generator: n
         if dying or (worth_it and score(points, fewer) > reached + TIE):
             return fewer
     if len(warm) < min(most, len(points.weights)):
-        worthy = [more for more in _with_one_more(points, warm) if _is_worth_it(points, warm, more)]
-        if worthy:
-            return max(worthy, key=lambda more: more.objective)
+        more = _with_one_more(points, warm)
+        worth_it = more.objective >= warm.objective + WORTH_A_SEGMENT
+        if worth_it and score(points, more) >= max(reached, -1.0) - TIE:
+            return more
     anew = fresh(points, len(warm), generator)
     return anew if anew.objective > warm.objective + JUMP and score(points, anew) >= reached else None
 
@@ -209,27 +210,14 @@ def _jumped(points: Points, before: Fit, after: Fit) -> NDArray[np.bool_]:
 def score(points: Points, fit: Fit) -> float:
     """Simplified silhouette, -1..1; below that, and the less the less, where the smallest share misses its floor."""
     least = float(_masses(points, fit).min())
-    return silhouette(points, fit) if least >= SHARE_FLOOR else -2.0 + least
-
-
-def silhouette(points: Points, fit: Fit) -> float:
-    """Simplified silhouette, -1..1, whatever the shares."""
+    if least < SHARE_FLOOR:
+        return -2.0 + least
     distances = np.sqrt(_distances(points.means, fit.centres))
     rows = np.arange(len(distances))
     own = distances[rows, fit.labels].copy()
     distances[rows, fit.labels] = np.inf
     other = distances.min(axis=1)
     return float(points.weights @ ((other - own) / np.maximum(np.maximum(other, own), 1e-300)))
-
-
-def _is_worth_it(points: Points, warm: Fit, more: Fit) -> bool:
-    """Whether one component more, the last, explains enough, has mass enough, and leaves enough to all others.
-
-    Others may be below the floor as long as they lose nothing: one that shrinks forbids nobody's birth.
-    """
-    least = np.append(np.minimum(_masses(points, warm), SHARE_FLOOR), SHARE_FLOOR)
-    better = more.objective >= warm.objective + WORTH_A_SEGMENT and (_masses(points, more) >= least).all()
-    return bool(better and silhouette(points, more) >= silhouette(points, warm) - TIE)
 
 
 def apart(places: Floats, fit: Fit) -> Floats:
@@ -248,11 +236,12 @@ def _with_one_less(points: Points, fit: Fit) -> Fit:
     return from_centres(points, np.delete(fit.centres, _masses(points, fit).argmin(), axis=0))
 
 
-def _with_one_more(points: Points, fit: Fit) -> list[Fit]:
-    """One more component, begun at each of the micro-clusters that are explained worst."""
+def _with_one_more(points: Points, fit: Fit) -> Fit:
+    """One more component, begun at the micro-cluster that is explained worst."""
     densities = log_densities(points, fit.centres, fit.variances, fit.shares)
     worst = np.argsort(points.weights * _log_sum(densities), kind="stable")[:3]
-    return [from_centres(points, np.concatenate((fit.centres, points.means[[point]]))) for point in worst]
+    grown = [from_centres(points, np.concatenate((fit.centres, points.means[[point]]))) for point in worst]
+    return max(grown, key=lambda one: one.objective)
 
 
 def _chances(points: Points, fit: Fit) -> Floats:
