@@ -53,6 +53,8 @@ def test_newcomers_that_outweigh_their_hosts_do_not_take_the_number() -> None:
     assert lineage.born == (9,)
     assert lineage.split == {9: 7}
     assert trace((4, 7), mass, 9, apart=apart[:, [0, 2, 1]]).numbers == (4, 7, 9)  # the larger part is where it was
+    nobody_stayed = np.array([[0.1, 5.0, 5.0], [5.0, 4.0, 6.0]])
+    assert trace((4, 7), mass, 9, apart=nobody_stayed).numbers == (4, 7, 9)  # the smaller part is farther still
 
 
 def test_a_cluster_of_everybody_takes_no_number_however_near_it_is() -> None:
