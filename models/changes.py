@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from models.effects import Announcement
 from models.names import natural
-from models.rows import FEATURES
+from models.rows import FEATURES, SEGMENTS
 from models.segments import confidence
 from models.state import TRANSACTIONS
 
@@ -61,6 +61,16 @@ class Change(NamedTuple):
 def segment_id(number: int) -> str:
     """The public id of a segment."""
     return f"s{number}" if number else UNASSIGNED
+
+
+def segment_number(segment: str) -> int | None:
+    """The number of a segment by its public id, 0 of `unassigned`; None for a text that is no segment's id."""
+    if segment == UNASSIGNED:
+        return 0
+    digits = segment[1:]
+    short = segment[:1] == "s" and len(digits) <= len(str(SEGMENTS)) and digits.isascii() and digits.isdecimal()
+    number = int(digits) if short else 0
+    return number if 0 < number < SEGMENTS and segment == segment_id(number) else None
 
 
 def announce(changes: Sequence[Change], catalogue: Catalogue, rules: Rules) -> list[Announcement]:

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections.abc import Callable, Hashable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from river import base, cluster
@@ -33,6 +32,50 @@ RIVERS: Mapping[str, tuple[type[base.Clusterer], Mapping[str, float]]] = {
     "river.DenStream": (cluster.DenStream, {"epsilon": 1.5, "n_samples_init": 200}),
     "river.CluStream": (cluster.CluStream, {"n_macro_clusters": 8, "max_micro_clusters": 50, "halflife": 0.1}),
 }
+
+
+class Bounds(NamedTuple):
+    """What a parameter may be: from `low` to `high`, both included; `whole`: without a fraction."""
+
+    low: float
+    high: float
+    whole: bool = False
+
+    def __str__(self) -> str:
+        return f"{'a whole number' if self.whole else 'a number'} from {self.low:g} to {self.high:,.12g}"
+
+    def fit(self, value: object) -> bool:
+        numbers = (int,) if self.whole else (int, float)
+        return type(value) in numbers and self.low <= value <= self.high  # type: ignore[operator]  # a number
+
+
+#: What parameters may be: beyond these a row takes seconds, nothing fades, or River fails in the middle of a stream.
+#: Rows are standardised and lie within `WINSOR`, so distances are below 32.
+BOUNDS: Mapping[str, Bounds] = {
+    "n_clusters": Bounds(1, 100, whole=True),
+    "halflife": Bounds(0.0001, 1),
+    "mu": Bounds(-4, 4),
+    "sigma": Bounds(0.01, 10),
+    "p": Bounds(1, 10, whole=True),
+    "chunk_size": Bounds(10, 10_000, whole=True),
+    "clustering_threshold": Bounds(0.01, 32),
+    "fading_factor": Bounds(0.000001, 1),
+    "cleanup_interval": Bounds(1, 1_000_000),
+    "intersection_factor": Bounds(0.001, 1),
+    "minimum_weight": Bounds(0.001, 1000),
+    "decaying_factor": Bounds(0.0001, 10),
+    "beta": Bounds(0.01, 1),
+    "epsilon": Bounds(0.01, 32),
+    "n_samples_init": Bounds(1, 10_000, whole=True),
+    "stream_speed": Bounds(1, 100_000, whole=True),
+    "n_macro_clusters": Bounds(1, 100, whole=True),
+    "max_micro_clusters": Bounds(2, 1000, whole=True),
+    "micro_cluster_r_factor": Bounds(1, 100, whole=True),
+    "time_window": Bounds(1, 10_000_000, whole=True),
+    "time_gap": Bounds(2, 1_000_000, whole=True),
+}
+#: DenStream's `mu` is no place but a weight.
+_WEIGHT = Bounds(1.01, 1000)
 #: Those that hand what they do not know on to River's KMeans.
 _WITH_KMEANS = frozenset({"river.STREAMKMeans", "river.CluStream"})
 #: Rows of the sample that stands for everything learned: 64 kB of a snapshot.
@@ -64,11 +107,17 @@ def problem_with(name: str, given: Mapping[str, object]) -> str | None:
     for parameter, value in given.items():
         if parameter not in allowed:
             return f"{name} has no parameter {parameter}; it takes {', '.join(allowed) or 'none'}"
-        whole = isinstance(allowed[parameter], int) and parameter not in {"mu", "sigma", "cleanup_interval"}
-        fits = type(value) is int or (type(value) is float and not whole)
-        if not (fits and math.isfinite(value) and (value > 0 or parameter == "mu")):  # type: ignore[arg-type, operator]  # a number
-            return f"{name}: {parameter} must be a {'whole ' * whole}number above 0 (default {allowed[parameter]})"
+        if not bounds_of(name, parameter).fit(value):
+            return f"{name}: {parameter} must be {bounds_of(name, parameter)} (default {allowed[parameter]})"
+    chosen: dict[str, Any] = allowed | dict(given)
+    if name == "river.DenStream" and chosen["mu"] * chosen["beta"] <= 1:
+        return f"{name}: mu times beta must be above 1 and is {chosen['mu'] * chosen['beta']:g}"
     return None
+
+
+def bounds_of(name: str, parameter: str) -> Bounds:
+    """What a parameter of a clusterer may be. Raises `KeyError`."""
+    return _WEIGHT if (name, parameter) == ("river.DenStream", "mu") else BOUNDS[parameter]
 
 
 class Borrowed(MicroClusters):
@@ -129,10 +178,15 @@ class Borrowed(MicroClusters):
         generator = np.random.default_rng([self.seed, self._learned])
         self._learned += len(rows)
         free = min(SAMPLE - len(self._sample), len(rows))
-        self._sample = np.concatenate((self._sample.reshape(-1, rows.shape[1]), rows[:free]))
+        self._sample = np.concatenate((self._sample, rows[:free]))
         times = np.floor(SAMPLE / masses[free:] + generator.random(len(rows) - free)).astype(np.int64)
         entering = np.repeat(rows[free:], np.minimum(times, SAMPLE), axis=0)
         self._sample[generator.integers(0, SAMPLE, len(entering))] = entering
+
+    def _widen(self, features: Any) -> None:
+        super()._widen(features)
+        missing = len(self._features) - self._sample.shape[1]
+        self._sample = np.pad(self._sample, ((0, 0), (0, missing)))
 
     def _points(self) -> macro.Points:
         rows = self._scale.scaled(self._sample.astype(np.float64))

@@ -30,8 +30,14 @@ def row_of(x: Mapping[Hashable, Any], features: Sequence[Hashable]) -> Floats:
 
 
 def rows_of(X: NDArray[Any] | Frame, features: Sequence[Hashable]) -> Floats:
-    """Rows (n, d) of a frame in the order of `features`, one that is missing is zero; an array as it is."""
+    """Rows (n, d) of a frame in the order of `features`, one that is missing is zero; an array as it is.
+
+    An array has no names, so once features are known it must have just so many columns: ValueError.
+    """
     if isinstance(X, np.ndarray):
+        if X.ndim != 2 or (features and X.shape[1] != len(features)):
+            wanted = f"(n, {len(features)}), one column for each feature learned so far," if features else "(n, d)"
+            raise ValueError(f"an array of rows must have the shape {wanted} and has {X.shape}")
         return np.ascontiguousarray(X, np.float64)
     column_of: dict[Hashable, int] = {feature: column for column, feature in enumerate(X.columns)}
     found = np.asarray(X.to_numpy(), np.float64)

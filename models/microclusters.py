@@ -141,13 +141,16 @@ class MicroClusters(base.Clusterer):
             self._learn_gathered()
 
     def learn_many(self, X: NDArray[Any] | Frame, weights: Floats | None = None) -> None:
-        """Learn rows (n, d) with weights (n,), 1 each by default; rows with NaN or infinity are left out."""
+        """Learn rows (n, d) with weights (n,), 1 each by default; rows with NaN or infinity are left out.
+
+        Raises ValueError for an array that has not one column for each feature learned before.
+        """
         self._learn_gathered()
         if not isinstance(X, np.ndarray):
             self._widen(X.columns)
-        elif not self._features:
-            self._widen(range(X.shape[1]))
         rows = rows_of(X, self._features)
+        if not self._features:
+            self._widen(range(rows.shape[1]))
         weights = np.ones(len(rows)) if weights is None else np.asarray(weights, np.float64)
         finite = np.isfinite(rows).all(axis=1)
         rows, weights = rows[finite], weights[finite]
@@ -182,7 +185,7 @@ class MicroClusters(base.Clusterer):
     def refit(self) -> identity.Lineage | None:
         """Fit the mixture anew; who is who if it replaced the one before, None if that one stays."""
         self._since = 0.0
-        if self.weight == 0:
+        if self.weight == 0 or not self._features:  # rows that tell nothing have no clusters
             return None
         self._refits += 1
         points = self._points()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from functools import lru_cache
 from itertools import chain, count
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,7 +71,8 @@ def name_for(centre: NDArray[np.float64], scaled: NDArray[np.float64], taken: Co
     """A name nobody has yet for the segment with this centre (16,), in feature units and scaled to the average."""
     contrast = dict(zip(FEATURES, scaled.tolist(), strict=True))
     kind = _kind(natural_row(centre), contrast)
-    return next(name for name in _candidates(kind, _adjectives(contrast), contrast) if name not in taken)
+    others = set(map(folded, taken))
+    return next(name for name in _candidates(kind, _adjectives(contrast), contrast) if folded(name) not in others)
 
 
 def _kind(value: dict[str, float], contrast: dict[str, float]) -> str:
@@ -126,7 +129,10 @@ def _candidates(kind: str, adjectives: list[str], contrast: dict[str, float]) ->
 
 #: Bounds of what a user gives, in characters, and names that would be taken for something else.
 NAME_LENGTH, DESCRIPTION_LENGTH = 64, 500
-RESERVED = re.compile(r"unassigned|s\d+")
+RESERVED = {
+    "a segment's id": re.compile(r"unassigned|s\d+"),
+    "the overlay of the largest wallets": re.compile(r"whales?"),
+}
 
 
 class GivenName(NamedTuple):
@@ -140,22 +146,44 @@ class WrongName(ValueError):
     """A name that cannot be given; its text is one line for people."""
 
 
+def tidied(text: str) -> str:
+    """A user's text in the one form it is kept in: composed characters (NFC), single spaces between its words."""
+    spaced = (" " if unicodedata.category(letter) == "Zs" else letter for letter in unicodedata.normalize("NFC", text))
+    return re.sub(" +", " ", "".join(spaced)).strip()
+
+
+@lru_cache(maxsize=1024)
+def folded(name: str) -> str:
+    """What two names have in common that people would take for one: case, width, composition and spaces are gone."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", tidied(name)).casefold())
+
+
 def give(catalogue: Catalogue, number: int, given: GivenName, others: Mapping[int, GivenName]) -> bytes:
     """A name for a segment as it is stored, canonical JSON. `others`: those given so far. Raises `WrongName`."""
-    name, description = given.name.strip(), given.description.strip()
+    name, description = map(tidied, given)
     if catalogue.column_of(number) < 0 and number not in catalogue.retired_names:
         raise WrongName(f"there is no segment s{number}: `tidemark segments` lists all")
-    if not (1 <= len(name) <= NAME_LENGTH and name.isprintable()):
-        raise WrongName(f"a name has 1 to {NAME_LENGTH} characters that can be printed")
-    if RESERVED.fullmatch(name.casefold()):
-        raise WrongName(f"{name} would be taken for a segment's id: choose another name")
+    if fault := _fault_of_name(name):
+        raise WrongName(fault)
     if len(description) > DESCRIPTION_LENGTH or not description.isprintable():
         raise WrongName(f"a description has at most {DESCRIPTION_LENGTH} characters that can be printed, in one line")
     named = _names_of(catalogue) | {other: each.name for other, each in others.items()}
     for other, taken in named.items():
-        if other != number and taken.casefold() == name.casefold():
+        if other != number and folded(taken) == folded(name):
             raise WrongName(f"s{other} is called {taken}: choose another name, or rename that one first")
     return json.dumps(GivenName(name, description)._asdict(), separators=(",", ":"), sort_keys=True).encode()
+
+
+def _fault_of_name(name: str) -> str | None:
+    """Why nobody can be called so, or None."""
+    if not (1 <= len(name) <= NAME_LENGTH and name.isprintable()):
+        return f"a name has 1 to {NAME_LENGTH} characters that can be printed"
+    if not any(letter.isalnum() for letter in name):
+        return f"{name} has no letter and no digit: tables print a dash for nothing, a name has to say something"
+    for meant, reserved in RESERVED.items():
+        if reserved.fullmatch(folded(name)):
+            return f"{name} would be taken for {meant}: choose another name"
+    return None
 
 
 def read_given(found: Mapping[bytes, bytes]) -> dict[int, GivenName]:
@@ -163,34 +191,45 @@ def read_given(found: Mapping[bytes, bytes]) -> dict[int, GivenName]:
     given = {}
     for number, text in found.items():
         try:
-            given[int(number)] = GivenName(**json.loads(text))
+            given[int(number)] = GivenName(*map(tidied, GivenName(**json.loads(text))))
         except (ValueError, TypeError):
             continue
     return given
 
 
 def with_names(catalogue: Catalogue, given: Mapping[int, GivenName]) -> Catalogue:
-    """The catalogue with the names users have given, and no others of theirs.
+    """The catalogue with the names users have given, to retired segments too, and no others of theirs.
 
     An automatic name that says the same gets a number. The same object where nothing changes.
     """
-    if not given and not any(segment.automatic for segment in catalogue.segments):
+    if not (given or catalogue.retired_by_users or any(segment.automatic for segment in catalogue.segments)):
         return catalogue
-    taken = {each.name for number, each in given.items() if number in _names_of(catalogue)}
+    known = _names_of(catalogue)
+    taken = {folded(each.name) for number, each in given.items() if number in known}
     segments = []
     for segment in catalogue.segments:
-        its, automatic = given.get(segment.number), segment.automatic or segment.name
-        if its:
-            segments.append(replace(segment, name=its.name, description=its.description, automatic=automatic))
-            continue
-        name = _free(automatic, taken)
-        taken.add(name)
-        segments.append(replace(segment, name=name, description="", automatic="" if name == automatic else automatic))
-    names = catalogue.retired_names.items()
-    retired = {number: given[number].name if number in given else name for number, name in names}
-    if tuple(segments) == catalogue.segments and retired == catalogue.retired_names:
+        automatic = segment.automatic or segment.name
+        name, description, automatic = _told(given.get(segment.number), automatic, taken)
+        segments.append(replace(segment, name=name, description=description, automatic=automatic))
+    names, by_users = {}, {}
+    for number, name in catalogue.retired_names.items():
+        automatic = catalogue.retired_by_users.get(number, ("", ""))[1] or name
+        names[number], *told = _told(given.get(number), automatic, taken)
+        if any(told):
+            by_users[number] = (told[0], told[1])
+    unchanged = names == catalogue.retired_names and by_users == catalogue.retired_by_users
+    if unchanged and tuple(segments) == catalogue.segments:
         return catalogue
-    return replace(catalogue, segments=tuple(segments), retired_names=retired)
+    return replace(catalogue, segments=tuple(segments), retired_names=names, retired_by_users=by_users)
+
+
+def _told(its: GivenName | None, automatic: str, taken: set[str]) -> tuple[str, str, str]:
+    """Name, description and, where the name is not it, automatic name of a segment; the name is `taken` from now on."""
+    if its:
+        return its.name, its.description, automatic
+    name = _free(automatic, taken)
+    taken.add(folded(name))
+    return name, "", "" if name == automatic else automatic
 
 
 def _names_of(catalogue: Catalogue) -> dict[int, str]:
@@ -198,7 +237,7 @@ def _names_of(catalogue: Catalogue) -> dict[int, str]:
 
 
 def _free(name: str, taken: Collection[str]) -> str:
-    """The name, or the name with the first number that makes it nobody's."""
-    if name not in taken:
+    """The name, or the name with the first number that makes it nobody's. `taken`: folded."""
+    if folded(name) not in taken:
         return name
-    return next(numbered for number in count(2) if (numbered := f"{name} {number}") not in taken)
+    return next(numbered for number in count(2) if folded(numbered := f"{name} {number}") not in taken)

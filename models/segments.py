@@ -135,7 +135,9 @@ class Catalogue(Mixture):
     `slot_since[s]`: the version in which slot s was last given to another segment; evidence older than that is void.
     `whale_at`: 95th percentile of the feature `wallet_size`, in its units (log1p USD); inf while unknown.
     `retired`: number of a segment that is no more -> number of the one that took its wallets, 0 for none;
-    `retired_names`: what it was called. `history`: what became of segments, newest last, at most `HISTORY`.
+    `retired_names`: what it is or was called; `retired_by_users`: of those users have said something about, their
+    description and the automatic name, as in `Segment`. `history`: what became of segments, newest last, at most
+    `HISTORY`.
     `held_from_ms`, `held_until_ms`: the newest flash crash as event time [from, until), 0 while there was none; nobody
     should change his segment for what he does within it. They belong to the moment and not to the version: the
     overview's pointer has them, `to_json` and `hash` do not, and a pinned catalogue has none.
@@ -147,6 +149,7 @@ class Catalogue(Mixture):
     whale_at: float = float("inf")
     retired: dict[int, int] = field(default_factory=dict)
     retired_names: dict[int, str] = field(default_factory=dict)
+    retired_by_users: dict[int, tuple[str, str]] = field(default_factory=dict)
     history: tuple[Happening, ...] = ()
     held_from_ms: int = 0
     held_until_ms: int = 0
@@ -169,6 +172,11 @@ class Catalogue(Mixture):
         """What a segment is or was called; its id if nothing is known of it."""
         column = self.column_of(number)
         return self.segments[column].name if column >= 0 else self.retired_names.get(number, f"s{number}")
+
+    def description_of(self, number: int) -> str:
+        """What a user wrote about a segment, of one that is gone too; empty where nobody did."""
+        column = self.column_of(number)
+        return self.segments[column].description if column >= 0 else self.retired_by_users.get(number, ("", ""))[0]
 
     def successor(self, number: int) -> int:
         """The segment that stands for `number` in this version: itself, who took its wallets, or 0."""
@@ -208,6 +216,11 @@ class Catalogue(Mixture):
         }
         if self.history:  # only where there is one: a catalogue of an earlier Tidemark keeps its hash
             content["history"] = [each._asdict() for each in self.history]
+        if self.retired_by_users:
+            content["retired_by_users"] = {
+                str(number): {"description": description, "automatic": automatic}
+                for number, (description, automatic) in self.retired_by_users.items()
+            }
         return json.dumps(content, separators=(",", ":"), sort_keys=True, allow_nan=False).encode()
 
     def _segment_json(self, column: int) -> dict[str, Any]:
@@ -254,6 +267,10 @@ def _read(content: dict[str, Any]) -> Catalogue:
         whale_at=float("inf") if whale_at is None else float(whale_at),
         retired={int(number): int(successor) for number, successor in content["retired"].items()},
         retired_names={int(number): str(name) for number, name in content["retired_names"].items()},
+        retired_by_users={
+            int(number): (str(told["description"]), str(told["automatic"]))
+            for number, told in content.get("retired_by_users", {}).items()
+        },
         history=tuple(Happening(**each) for each in content.get("history", ())),
     )
 

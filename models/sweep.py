@@ -22,7 +22,7 @@ from models.features import describe, describe_at
 from models.lifecycle import AWAKE, DORMANT_BELOW, SILENT, look, queue_again
 from models.placing import Terms, place
 from models.regime import NO_FLOW
-from models.rows import FEATURES
+from models.rows import FEATURES, WHALE
 from models.rules import DAY_MS
 from models.state import State, Wallets
 from models.tallies import shifted
@@ -89,6 +89,8 @@ def sweep_each(rows: NDArray[np.void], at_ms: int, catalogue: NDArray[np.void], 
             turns.tell_before(row, features, scores, told)
             enter(row, joined, at_ms, features)
             turns.tell_after(row, at, 0, SWEEP if origin == LIVE else origin, told)
+        if seen == SILENT:
+            row["flags"] &= ~WHALE  # nobody looks at it any more; a transaction, should one come, decides it anew
         if (was, was_whale) != turns.counted_as(row):
             turns.tell_shift(row, (0, was, was_whale), told)
 

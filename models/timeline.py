@@ -103,6 +103,26 @@ def moves(told: Mapping[str, Sequence[C]], begin_ms: int, end_ms: int) -> list[C
     ]
 
 
+def departures(told: Mapping[str, Sequence[C]], begin_ms: int, end_ms: int) -> list[C]:
+    """The changes out of all segments, for silence, within [begin, end)."""
+    return [
+        change
+        for changes in told.values()
+        for change in changes
+        if change.left and not change.joined and begin_ms <= change.decided_at_ms < end_ms
+    ]
+
+
+def stayed_away(told: Mapping[str, Sequence[Change]], change: Change, for_ms: int) -> bool:
+    """Whether a wallet that left was given no segment again for so long after; one that came and left again was.
+
+    It may come back in the very moment: its own return moves the clock by which it is found to have left.
+    """
+    changes = told[change.wallet]
+    after = changes[changes.index(change) + 1 :]
+    return not after or after[0].decided_at_ms > change.decided_at_ms + for_ms
+
+
 def held(told: Mapping[str, Sequence[Change]], change: Change, for_ms: int) -> bool:
     """Whether the wallet was still, or again, in the segment it joined so long after the change."""
     return segment_at(told[change.wallet], change.decided_at_ms + for_ms) == change.joined

@@ -169,7 +169,7 @@ def draw(season: Season, found: dict[str, Any], folder: Path) -> None:
     times = [datetime.fromisoformat(each["ends"]) for each in weeks]
     title = "PRISM on Terra: segments at the end of each week"
     pictures.drift(folder / "weeks.png", pictures.DriftView(title, times, list(names.values()), np.array(shares)))
-    landscape.draw(_landscape(season.replay), folder / "map.png")
+    landscape.draw(_landscape(season.replay), folder / "map.png", say)
     pictures.lines(folder / "whales.png", [_whales(season.usd)])
 
 
@@ -179,7 +179,7 @@ def _landscape(replay: Replay) -> landscape.Landscape:
     flat = projection(replay.catalogue)
     points = flat.place(replay.catalogue.scale(row_features(rows)))
     segments: NDArray[np.int64] = rows["segment"].astype(np.int64)
-    return landscape.Landscape(replay.catalogue, flat, points, segments)
+    return landscape.Landscape(replay.catalogue, flat, points, segments, rows["flags"] & WHALE > 0)
 
 
 def _whales(usd: Counter[str]) -> pictures.LinesView:

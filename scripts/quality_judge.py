@@ -10,6 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,16 @@ LOOK_DAYS, REFITS = 5, 8
 #: A frequent trader has at least one transaction a day over this many days.
 FREQUENT_DAYS = 30
 MONTH_DAYS = 30
+#: Who is told to have left was right to be if it does nothing for so long after.
+AWAY_DAYS = 14
+
+
+class Absence(NamedTuple):
+    """One `left` with time to be judged: confidence, whether the wallet did nothing for `AWAY_DAYS`, silence before."""
+
+    told: float
+    stayed: bool
+    silent_days: float
 
 
 @dataclass(slots=True)
@@ -42,7 +53,8 @@ class Verdict:
     truth, over `quiet_months` wallet-months; `needless_within`: between two segments that mean the same persona.
     `delays`: (days, activation?) of each true change, inf if never answered; `first_delays`: until any change;
     `by_turn`: the delays by persona before and after. `dormancies`: days, inf if never told. `beliefs`: (confidence,
-    right?) of each announced change. `crash_moves`: share of wallets that move on the day of the crash or the next.
+    right?) of each announced change into a segment; `absences`: of each out of all. `crash_moves`: share of wallets
+    that move on the day of the crash or the next.
     """
 
     seed: int
@@ -59,6 +71,7 @@ class Verdict:
     by_turn: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     dormancies: list[float] = field(default_factory=list)
     beliefs: list[tuple[float, bool]] = field(default_factory=list)
+    absences: list[Absence] = field(default_factory=list)
     segments: int = 0
     births: int = 0
     id_replacements: int = 0
@@ -155,6 +168,17 @@ class Trial:
         self._time_refits()
         verdict = self.verdict
         verdict.beliefs = [(told.confidence, self._is_right(told)) for told in self.changes if told.joined]
+        verdict.absences = list(self._absences())
+
+    def _absences(self) -> Iterator[Absence]:
+        """What became of wallets told to have left: by what they did, whatever was announced of it."""
+        season = self.season
+        for told in self.changes:
+            until_ms = told.decided_at_ms + AWAY_DAYS * DAY_MS
+            if told.status == "left" and self._settled(told) and until_ms <= season.ends_ms:
+                last_ms, _ = season.last_seen(told.wallet, told.decided_at_ms, AWAY_DAYS)
+                stayed = season.last_seen(told.wallet, until_ms, AWAY_DAYS)[0] == last_ms
+                yield Absence(told.confidence, stayed, (told.decided_at_ms - last_ms) / DAY_MS)
 
     def _is_right(self, told: Told) -> bool:
         return self.means.get(told.joined) == self.season.manner(told.wallet, told.decided_at_ms)

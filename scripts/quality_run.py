@@ -25,7 +25,7 @@ PARTS = ("ari", "changes", "speed")
 KEYS = (
     "ari_ratio", "needless_changes_per_wallet_month", "recalibrations_per_wallet_month", "median_delay_days",
     "dormancy_delay_days", "learn_predict_rows_per_second", "place_rows_per_second", "snapshot_kb", "id_replacements",
-    "refit_ms", "confidence_error",
+    "refit_ms", "confidence_error", "left_calibration", "id_replacements_worst",
 )  # fmt: skip
 
 
@@ -115,7 +115,8 @@ def like(example: Any, text: str) -> Any:
 def told(goal: Any, found: Figures) -> Figures:
     """A row of the table."""
     limit = {"at_least" if goal.at_least else "at_most": goal.limit}
-    return {"figure": goal.of(found), **limit, "stretch": goal.stretch, "met": goal.is_met(found)}
+    worst = {"worst": found.get(goal.worst)} if goal.worst else {}
+    return {"figure": goal.of(found), **worst, **limit, "stretch": goal.stretch, "met": goal.is_met(found)}
 
 
 def show(found: Figures) -> None:
@@ -127,7 +128,14 @@ def show(found: Figures) -> None:
         sign, limit = ("≥", row["at_least"]) if "at_least" in row else ("≤", row["at_most"])
         stretch = f", stretch {row['stretch']:g}" if row["stretch"] else ""
         figure = "none" if row["figure"] is None else f"{row['figure']:,}"
-        print(f"{'met   ' if row['met'] else 'MISSED'} {what:54} {figure:>12}   {sign} {limit:,}{stretch}")
+        worst = "" if row.get("worst") is None else f", worst season {row['worst']:,}"
+        print(f"{'met   ' if row['met'] else 'MISSED'} {what:54} {figure:>12}   {sign} {limit:,}{stretch}{worst}")
+    away = found.get("left_calibration") or {}
+    for silence, some in {"all": away, **away.get("by_silence", {})}.items() if away else ():
+        what = f"left, silent before for less than {silence}" if silence.endswith("days") else f"left, {silence}"
+        print(
+            f"       {what:54} {some['stayed_away']:>12}   stayed away, {some['confidence']} told, {some['changes']:,}"
+        )
     for name in ("births", "false_dormancies_per_wallet_month", "moves_on_a_crash_day_over_usual", "median_delay_days"):
         if found.get(name) is not None:
             print(f"       {name.replace('_', ' '):54} {found[name]}")
@@ -206,6 +214,8 @@ delay       from the true change to a change into the segment most of whose wall
             never within 45 days: longer than any. Activation: the new way has half as many transactions again, or
             more leverage
 dormancy    of wallets with a transaction a day or more: from the last one to the change with lifecycle dormant
+left        whether a wallet that is told to have left does nothing for 14 days; the share that does is the confidence
+            that would have been right
 
 examples:
   scripts/quality --quick

@@ -8,17 +8,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scripts.quality_judge import ANSWER_DAYS, Verdict, typical
+from scripts.quality_judge import ANSWER_DAYS, Absence, Verdict, typical
 
 Figures = dict[str, Any]
 #: Bins of announced confidence in which it is compared with how often it was right.
 BINS = 10
+#: Silences before a `left`, days, by which those are told apart who came back.
+SILENCES = (4, 8, 16, 32, float("inf"))
 
 
 class Goal(NamedTuple):
     """One row of the table. `of` finds the figure; None: there is none, and the goal is missed.
 
-    `part`: of the harness, that measures it.
+    `part`: of the harness, that measures it. `worst`: the key of the worst season's figure, to stand beside the mean.
     """
 
     what: str
@@ -27,6 +29,7 @@ class Goal(NamedTuple):
     limit: float
     at_least: bool
     stretch: float | None = None
+    worst: str | None = None
 
     def is_met(self, found: Figures) -> bool:
         figure = self.of(found)
@@ -53,12 +56,20 @@ GOALS = (
     Goal("the same, activations", "changes", named("median_delay_days", "activations"), 10, False, 2),
     Goal("days until a frequent trader that stops is dormant", "changes", named("dormancy_delay_days"), 3, False),
     Goal("confidence against how often it was right (ECE)", "changes", named("confidence_error"), 0.05, False),
+    Goal("confidence of `left` against who stayed away", "changes", named("left_calibration", "error"), 0.05, False),
     Goal("learn + predict, rows/s", "speed", named("learn_predict_rows_per_second"), 300_000, True),
     Goal("the same, drifting stream", "speed", named("learn_predict_drifting_rows_per_second"), 100_000, True),
     Goal("place, rows/s", "speed", named("place_rows_per_second"), 4_000_000, True),
     Goal("refit, ms", "changes", named("refit_ms"), 50, False),
     Goal("snapshot, kB", "changes", named("snapshot_kb"), 100, False),
-    Goal("ids replaced in 150 days of refits", "changes", named("id_replacements"), 1, False),
+    Goal(
+        "ids replaced in 150 days of refits",
+        "changes",
+        named("id_replacements"),
+        1,
+        False,
+        worst="id_replacements_worst",
+    ),
 )
 
 
@@ -85,7 +96,9 @@ def figures(verdicts: Sequence[Verdict]) -> Figures:
         "confidence_error": calibration_error(beliefs),
         "snapshot_kb": round(max(v.snapshot_bytes for v in verdicts) / 1000, 1),
         "refit_ms": round(median(ms for v in verdicts for ms in v.refits_ms), 1),
+        "left_calibration": left_calibration([absence for v in verdicts for absence in v.absences]),
         "id_replacements": round(mean(v.id_replacements for v in verdicts), 2),
+        "id_replacements_worst": max(v.id_replacements for v in verdicts),
         "births": round(mean(v.births for v in verdicts), 2),
         "moves_on_a_crash_day_over_usual": rounded(
             mean(v.crash_moves for v in verdicts) / max(1e-9, mean(v.usual_moves for v in verdicts))
@@ -160,6 +173,33 @@ def reliability(beliefs: Sequence[tuple[float, bool]]) -> list[Figures]:
         for b in range(BINS)
         if (bins == b).any()
     ]
+
+
+def left_calibration(absences: Sequence[Absence]) -> Figures | None:
+    """Announced confidence of `left` against the share that stayed away; None without any.
+
+    `stayed_away` is the one confidence that would have been right for all; `by_silence` whether it should depend on
+    how long a wallet had been silent. `error`: over bins of confidence, as of changes into segments.
+    """
+    if not absences:
+        return None
+    beliefs = [(each.told, each.stayed) for each in absences]
+    found = _absent(absences) | {"error": calibration_error(beliefs), "by_silence": {}}
+    least = 0.0
+    for most in SILENCES:
+        some = [each for each in absences if least <= each.silent_days < most]
+        if some:
+            found["by_silence"]["longer" if np.isinf(most) else f"{most:g} days"] = _absent(some)
+        least = most
+    return found
+
+
+def _absent(absences: Sequence[Absence]) -> Figures:
+    return {
+        "changes": len(absences),
+        "confidence": rounded(mean(each.told for each in absences)),
+        "stayed_away": rounded(mean(each.stayed for each in absences)),
+    }
 
 
 def rounded(figure: float) -> float | None:

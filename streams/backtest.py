@@ -6,23 +6,29 @@ came after. Nothing is applied: settings are proposed, with what they would have
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from models.rules import DAY_MS
 from models.timeline import (
     FLAP_MS,
+    departures,
     flaps,
     held,
     miscalibration,
     moves,
     reliability,
+    returns,
+    stayed_away,
     wallet_months,
 )
 from streams.compare import Run, replayed
 from streams.errors import TidemarkError
+from streams.settings import within_bounds
+from streams.survey import survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +42,8 @@ HORIZONS = (7, 30)
 #: A setting is proposed if it flaps at most this share of today's flaps, and keeps this share of the changes that last.
 FEWER_FLAPS, KEEPS = 0.9, 0.9
 TODAY = "today's settings"
+#: A date as it is written here; Python takes weeks and dates without dashes for dates, too.
+WRITTEN = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +63,7 @@ class Window:
 
     @property
     def end_ms(self) -> int:
-        return _midnight_ms(self.last + timedelta(days=1))
+        return _midnight_ms(self.last) + DAY_MS
 
 
 def window(first: str, last: str) -> Window:
@@ -63,7 +71,7 @@ def window(first: str, last: str) -> Window:
     days = []
     for option, text in (("--from", first), ("--to", last)):
         try:
-            days.append(date.fromisoformat(text))
+            days.append(date.fromisoformat(text if WRITTEN.fullmatch(text) else ""))
         except ValueError:
             raise ValueError(f"{option} {text}: a date is written YYYY-MM-DD, such as 2026-03-01") from None
     return Window(*days)
@@ -74,9 +82,10 @@ def backtest(file: Path, window: Window, rules: Rules, say: Callable[[str], None
 
     Raises `TidemarkError` where the file has no events in the window, or nothing changed in it.
     """
+    refuse_elsewhere(file, window)
     until_ms = window.end_ms + (max(HORIZONS) + 1) * DAY_MS
     today = replayed(file, rules, lambda line: say(f"{TODAY}: {line}"), until_ms)
-    refuse_empty(file, window, today)
+    refuse_unchanged(file, window, today)
     settings = [_figures(TODAY, {}, today, today, window)]
     for changed in variants(rules):
         name = ", ".join(_setting(field, value) for field, value in changed.items())
@@ -87,28 +96,37 @@ def backtest(file: Path, window: Window, rules: Rules, say: Callable[[str], None
         "to": str(window.last),
         "changes": len(moves(today.told, window.begin_ms, window.end_ms)),
         "horizons": [_held(today, window, days) for days in HORIZONS],
+        "left": len(departures(today.told, window.begin_ms, window.end_ms)),
+        "absences": [_absent(today, window, days) for days in HORIZONS],
         "settings": settings,
         "proposal": proposal(settings),
     }
 
 
 def variants(rules: Rules) -> Iterator[dict[str, Any]]:
-    """What is tried: each setting for itself, more and less of it."""
-    yield from ({"switch_at": rules.switch_at * factor} for factor in (0.5, 2, 4))
-    yield from ({"evidence": count} for count in (max(2, rules.evidence // 2), rules.evidence * 2))
+    """What is tried: each setting for itself, more and less of it, as far as its bounds allow."""
+    for field, factors in (("switch_at", (0.5, 2, 4)), ("evidence", (0.5, 2))):
+        today = getattr(rules, field)
+        tried = (within_bounds(field, type(today)(today * factor)) for factor in factors)
+        yield from ({field: value} for value in dict.fromkeys(tried) if value != today)
 
 
-def refuse_empty(file: Path, window: Window, run: Run) -> None:
+def refuse_elsewhere(file: Path, window: Window) -> None:
+    """Raise `TidemarkError` where the file has nothing of the window, before it is replayed."""
+    found = survey(file)
+    wanted = f"it has nothing of {window.first} to {window.last}"
+    if found.begin_ms >= window.end_ms:
+        raise TidemarkError(f"{file} begins on {_day(found.begin_ms)}: {wanted}")
+    if found.end_ms < window.begin_ms:
+        raise TidemarkError(f"{file} ends on {_day(found.end_ms)}: {wanted}")
+
+
+def refuse_unchanged(file: Path, window: Window, run: Run) -> None:
     """Raise `TidemarkError` where there is nothing to judge."""
-    begin = _day(run.begin_ms)
-    if run.begin_ms >= window.end_ms:
-        raise TidemarkError(f"{file} begins on {begin}: it has nothing of {window.first} to {window.last}")
-    if run.end_ms <= window.begin_ms:
-        raise TidemarkError(f"{file} ends on {_day(run.end_ms - 1)}: it has nothing of {window.first} to {window.last}")
     if not moves(run.told, window.begin_ms, window.end_ms):
         raise TidemarkError(
-            f"no wallet changed its segment from {window.first} to {window.last} ({file} begins on {begin}): "
-            "choose a longer window, or one that begins later, when segments are known"
+            f"no wallet changed its segment from {window.first} to {window.last} ({file} begins on "
+            f"{_day(run.begin_ms)}): choose a longer window, or one that begins later, when segments are known"
         )
 
 
@@ -151,19 +169,43 @@ def _held(run: Run, window: Window, days: int) -> dict[str, Any]:
     }
 
 
+def _absent(run: Run, window: Window, days: int) -> dict[str, Any]:
+    """Of the wallets that were told to have left, and whose horizon lies within the stream: how many stayed away."""
+    due = [
+        change
+        for change in departures(run.told, window.begin_ms, window.end_ms)
+        if change.decided_at_ms + days * DAY_MS <= run.end_ms
+    ]
+    outcomes = [(change.confidence, stayed_away(run.told, change, days * DAY_MS)) for change in due]
+    bins = reliability(outcomes)
+    return {
+        "days": days,
+        "judged": len(due),
+        "stayed": sum(right for _, right in outcomes),
+        "stayed_share": _share([right for _, right in outcomes]),
+        "told": _share([told for told, _ in outcomes]),
+        "reliability": [each._asdict() for each in bins],
+        "miscalibration": miscalibration(bins),
+    }
+
+
 def _figures(name: str, changed: dict[str, Any], run: Run, today: Run, window: Window) -> dict[str, Any]:
     """What one setting would have done in the window."""
     months = wallet_months(run.told, window.begin_ms, window.end_ms)
     inside = moves(run.told, window.begin_ms, window.end_ms)
-    back = [change for change in flaps(run.told) if window.begin_ms <= change.decided_at_ms < window.end_ms]
+    back, returned = (
+        sum(window.begin_ms <= change.decided_at_ms < window.end_ms for change in some)
+        for some in (flaps(run.told), returns(run.told))
+    )
     lasting = [change for change in inside if lasts(run, change)]
     later = _later(lasting, today, window)
     return {
         "settings": name,
-        "environment": {f"TIDEMARK_{field.upper()}": f"{value:g}" for field, value in changed.items()},
+        "environment": {f"TIDEMARK_{field.upper()}": f"{value:.10g}" for field, value in changed.items()},
         "changes": len(inside),
-        "flaps": len(back),
-        "flaps_per_wallet_month": len(back) / months if months else 0.0,
+        "flaps": back,
+        "flaps_per_wallet_month": back / months if months else 0.0,
+        "returns": returned,
         "lasting": len(lasting),
         "median_days_later": median(later) if later else None,
         "wallet_months": months,
@@ -197,7 +239,7 @@ def _origins(changes: Sequence[Told]) -> list[str]:
     return sorted({change.origin for change in changes})
 
 
-def _share(outcomes: Sequence[bool]) -> float | None:
+def _share(outcomes: Sequence[float]) -> float | None:
     return sum(outcomes) / len(outcomes) if outcomes else None
 
 

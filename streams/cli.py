@@ -242,7 +242,7 @@ def roi(*, as_json: AsJson = False) -> None:
 
 @app.command()
 def wallet(wallet_id: Annotated[str, typer.Argument(metavar="ID")], *, as_json: AsJson = False) -> None:
-    """One wallet: its segment and since when, its features, the touches it remembers."""
+    """One wallet: its segment and since when, what is known of it, its features, the touches it remembers."""
     from streams import readouts, tables
 
     found = readouts.wallet(console.read_settings(), wallet_id)

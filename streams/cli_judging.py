@@ -33,7 +33,21 @@ def compare(
     """Replay a stream through several clusterers and compare what comes out: quality, flaps, delay, speed.
 
     Everything but the clusterer is as in a worker: features, identity, decisions. Needs no Kafka and no Redis.
-    Clusterers: tidemark, river.KMeans, river.STREAMKMeans, river.DBSTREAM, river.DenStream, river.CluStream.
+
+    Clusterers, with their parameters (bounds: docs/segments.md):
+
+    tidemark: none
+
+    river.KMeans: n_clusters, halflife, mu, sigma, p
+
+    river.STREAMKMeans: n_clusters, halflife, mu, sigma, p, chunk_size
+
+    river.DBSTREAM: clustering_threshold, fading_factor, cleanup_interval, intersection_factor, minimum_weight
+
+    river.DenStream: decaying_factor, beta, mu, epsilon, n_samples_init, stream_speed
+
+    river.CluStream: n_macro_clusters, max_micro_clusters, micro_cluster_r_factor, time_window, time_gap, halflife,
+    mu, sigma, p
 
     Example: `tidemark simulate --truth truth.json > events.ndjson`, then
     `tidemark compare events.ndjson --clusterers tidemark,river.KMeans --truth truth.json --out compare.png`
@@ -44,7 +58,7 @@ def compare(
     if out:
         console.refuse_picture(out)
     rules_of = comparing.chosen(clusterers, params or [], console.read_settings())
-    personas = comparing.personas_of(truth) if truth else None
+    personas = comparing.personas_in(file, truth, console.say) if truth else None
     rows = comparing.compare(file, rules_of, personas, console.say)
     if out:
         comparing.draw(rows, file.name, out)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -47,39 +46,47 @@ def segments(
         console.write(export, catalogue.to_json() + b"\n")
         console.say(f"catalogue {catalogue.version} ({catalogue.hash}) written to {export}")
         return
-    described = {} if as_json else readouts.descriptions(settings)
-    console.show(readouts.segments(settings), partial(tables.segments, described=described), as_json=as_json)
+    console.show(readouts.segments(settings), tables.segments, as_json=as_json)
 
 
 @segments_app.command()
 def rename(
     segment: Annotated[str, typer.Argument(metavar="ID", help="The segment, such as s3.")],
     name: Annotated[str | None, typer.Argument(metavar="NAME", help="Its new name.", show_default=False)] = None,
-    description: Annotated[str, typer.Option(help="What people should know about it, in one line.")] = "",
+    description: Annotated[
+        str | None, typer.Option(help='What people should know about it, in one line; "" takes it away.')
+    ] = None,
     *,
     reset: Annotated[bool, typer.Option("--reset", help="Take a given name back: the automatic one returns.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Give a segment a name of your own, and a description; read-outs show it at once, announced changes in seconds.
 
-    No worker needs to run. The name stays while the segment lives. Two segments never have the same name.
+    No worker needs to run. The name stays while the segment lives, its description until another one is given.
+    Two segments never have the same name.
 
     Example: `tidemark segments rename s3 "steady savers" --description "hold for years, open to staking"`
 
     Take it back: `tidemark segments rename s3 --reset`
     """
-    from models.names import GivenName
     from streams import renaming
 
     if reset == (name is not None):
         raise WrongSettings(("give a NAME, or --reset to take a given one back: `tidemark segments rename --help`",))
-    if reset and description:
+    if reset and description is not None:
         raise WrongSettings(("--description goes with a NAME, not with --reset",))
     settings = console.read_settings()
     if name is None:
-        console.print_lines([f"{segment} is no longer called {renaming.take_back(settings, segment)}"])
-        return
-    before = renaming.rename(settings, segment, GivenName(name, description))
-    console.print_lines([f"{segment} is called {name.strip()} (before: {before})"])
+        done = renaming.take_back(settings, segment)
+    else:
+        done = renaming.rename(settings, segment, name, description)
+    if as_json:
+        console.print_json(done._asdict())
+    elif reset:
+        console.print_lines([f"{segment} is no longer called {done.before}, but {done.name}"])
+    else:
+        about = f": {done.description}" if done.description else ""
+        console.print_lines([f"{segment} is called {done.name} (before: {done.before}){about}"])
 
 
 def draw_map(
@@ -88,7 +95,7 @@ def draw_map(
     *,
     as_json: AsJson = False,
 ) -> None:
-    """Draw where wallets are, as density, and the segments with their names, in two principal components.
+    """Draw where wallets are, as density, the segments with their names, and the whales, in two principal components.
 
     The next map is turned as the last one, so that pictures can be compared. Needs Redis, no worker.
 
@@ -99,7 +106,7 @@ def draw_map(
     _refuse_nothing(out, as_json=as_json)
     found = landscape.survey(console.read_settings(), wallets, console.say)
     if out:
-        landscape.draw(found, out)
+        landscape.draw(found, out, console.say)
         console.say(f"{len(found.points):,} wallets and {len(found.catalogue.segments)} segments drawn to {out}")
     if as_json:
         console.print_json(landscape.described(found))
@@ -117,7 +124,7 @@ def draw_drift(out: Picture = None, *, as_json: AsJson = False) -> None:
     _refuse_nothing(out, as_json=as_json)
     found = drifting.survey(console.read_settings(), console.say)
     if out:
-        drifting.draw(found, out)
+        drifting.draw(found, out, console.say)
         console.say(f"{len(found.segments)} segments over {len(found.times_ms):,} steps in time drawn to {out}")
     if as_json:
         console.print_json(drifting.described(found))

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections import Counter, defaultdict
+from contextlib import closing
 from dataclasses import dataclass
 from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,10 @@ from models.agreement import adjusted_mutual_information, adjusted_rand, simplif
 from models.clusterers import problem_with
 from models.features import row_features
 from models.rules import CLUSTERERS, DAY_MS, WINSOR
-from models.timeline import flaps, histories, segment_at, segments_at, wallet_months
-from streams.console import opened
+from models.timeline import flaps, histories, returns, segment_at, segments_at, wallet_months
 from streams.errors import TidemarkError, WrongSettings
-from streams.lines import BadLine
-from streams.replay import Replay, arrivals
+from streams.replay import Replay
+from streams.survey import arrivals_of, no_event, survey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,6 +42,7 @@ FIGURES = (
     "ami",
     "changes_per_wallet_month",
     "flaps_per_wallet_month",
+    "returns_per_wallet_month",
     "median_delay_days",
     "announced_share",
     "rows_per_second",
@@ -71,6 +72,10 @@ def chosen(clusterers: str, params: Sequence[str], settings: Settings) -> dict[s
     on the list, and for parameters that are none of a clusterer named.
     """
     names = [name.strip() for name in clusterers.split(",")]
+    if not all(names):
+        raise WrongSettings(
+            (f"--clusterers '{clusterers}' has an empty name; these are known: {', '.join(CLUSTERERS)}",)
+        )
     if wrong := [name for name in names if name not in CLUSTERERS]:
         raise WrongSettings((f"--clusterers {wrong[0]}: these are known: {', '.join(CLUSTERERS)}",))
     given = dict(map(_parameters, params))
@@ -84,7 +89,7 @@ def _parameters(text: str) -> tuple[str, dict[str, Any]]:
     name, _, params = text.partition("=")
     try:
         found = json.loads(params)
-    except ValueError:
+    except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise WrongSettings(
@@ -123,21 +128,16 @@ def replayed(file: Path, rules: Rules, say: Callable[[str], None], until_ms: flo
         learned += len(slot.learned)
         changes += slot.changes
     if first_ms is None:
-        raise TidemarkError(
-            f"{file} holds no event: `tidemark simulate` and `tidemark convert` write what is read here"
-        )
+        raise no_event(file)
     return Run(replay, histories(changes), first_ms, end_ms, learned, time.process_time() - began_s)
 
 
 def _slots(file: Path, replay: Replay, until_ms: float) -> Iterator[Slot]:
-    with opened(file) as lines:
-        try:
-            for slot in replay.run(arrivals(lines)):
-                yield slot
-                if slot.ends_ms >= until_ms:
-                    return
-        except BadLine as problem:
-            raise TidemarkError(f"{file}, {problem}") from problem
+    with closing(arrivals_of(file)) as records:
+        for slot in replay.run(records):
+            yield slot
+            if slot.ends_ms >= until_ms:
+                return
 
 
 def told_of(slots: Iterator[Slot], say: Callable[[str], None]) -> Iterator[Slot]:
@@ -154,11 +154,31 @@ def personas_of(truth: Path) -> Personas:
     """The personas of a truth file, as `tidemark simulate --truth` writes it. Raises `TidemarkError`."""
     try:
         found = json.loads(truth.read_text(encoding="utf-8"))["personas"]
-        return {wallet: [(int(at_ms), str(name)) for at_ms, name in spans] for wallet, spans in found.items()}
+        personas = {wallet: [(int(at_ms), str(name)) for at_ms, name in spans] for wallet, spans in found.items()}
     except OSError as error:
         raise TidemarkError(f"cannot read {truth}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TidemarkError(f"{truth} is no truth of `tidemark simulate --truth`: it has no personas") from error
+    if blank := next((wallet for wallet, spans in personas.items() if not spans), None):
+        raise TidemarkError(f"{truth} is no truth of `tidemark simulate --truth`: wallet {blank} has no persona")
+    return personas
+
+
+def personas_in(file: Path, truth: Path, say: Callable[[str], None]) -> Personas:
+    """The personas of those wallets of a truth file that are in the file of events. Raises `TidemarkError`.
+
+    Looked at before the work of minutes: another season's truth would agree with nobody, and say nothing.
+    """
+    personas, wallets = personas_of(truth), survey(file).wallets
+    common = {wallet: spans for wallet, spans in personas.items() if wallet in wallets}
+    if not common:
+        raise TidemarkError(f"{truth} is the truth of another stream: none of its wallets is in {file}")
+    if len(common) < max(len(wallets), len(personas)):
+        say(
+            f"{len(common):,} of the {len(wallets):,} wallets in {file} are in {truth}, which knows {len(personas):,}: "
+            "only these are held against it"
+        )
+    return common
 
 
 def judged(run: Run, personas: Personas | None) -> dict[str, Any]:
@@ -170,6 +190,7 @@ def judged(run: Run, personas: Personas | None) -> dict[str, Any]:
         "silhouette": silhouette(run.replay),
         "changes_per_wallet_month": changes / months if months else None,
         "flaps_per_wallet_month": len(flaps(run.told)) / months if months else None,
+        "returns_per_wallet_month": len(returns(run.told)) / months if months else None,
         "rows_per_second": run.learned / learning_s if learning_s else None,
         "segments": len(run.replay.catalogue.segments),
         "cpu_seconds": run.cpu_seconds,

@@ -22,11 +22,12 @@ from models.segments import Catalogue, Happening, UnusableCatalogue
 from streams.errors import TidemarkError
 from streams.ledger_reader import LedgerReader
 from streams.readouts import published
+from streams.readouts import whales as counted_whales
 from streams.store import Address
 from streams.topics import reading
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -73,7 +74,7 @@ class Drift:
     """What a picture of the drift shows. `times_ms`: ends of the steps, event time.
 
     `segments`: ids, in order of appearance; `names` of these; `shares`: float64 (times, segments), adding up to 1.
-    `births`: (time, id); `regimes`: (from, to, name).
+    `births`: (time, id); `regimes`: (from, to, name). `whales`: of each segment, now.
     """
 
     times_ms: list[int]
@@ -82,6 +83,7 @@ class Drift:
     shares: NDArray[np.float64]
     births: list[tuple[int, str]]
     regimes: list[tuple[int, int, str]]
+    whales: list[int]
 
 
 def survey(settings: Settings, say: Callable[[str], None]) -> Drift:
@@ -94,9 +96,9 @@ def survey(settings: Settings, say: Callable[[str], None]) -> Drift:
     if not flow.hours:
         raise TidemarkError("no wallet has changed its segment yet: there is no drift to show")
     with closing(LedgerReader(Address.of(settings))) as reader:
-        newest, pointer = published(settings, reader), reader.overview().pointer
+        newest, pointer, whales = published(settings, reader), reader.overview().pointer, counted_whales(reader)
     happenings = history(newest, whole(settings, settings.catalogue_topic))
-    return drift(flow, newest, happenings, crash_of(pointer))
+    return drift(flow, newest, happenings, crash_of(pointer), whales)
 
 
 def crash_of(pointer: bytes | None) -> tuple[int, int] | None:
@@ -129,9 +131,16 @@ def history(newest: Catalogue, texts: Iterable[bytes]) -> list[Happening]:
 
 
 def drift(
-    flow: Flow, newest: Catalogue, happenings: Iterable[Happening], crash: tuple[int, int] | None = None
+    flow: Flow,
+    newest: Catalogue,
+    happenings: Iterable[Happening],
+    crash: tuple[int, int] | None = None,
+    whales: Mapping[str, int] | None = None,
 ) -> Drift:
-    """The shares at the end of every day, or hour of a short stream. `crash`: the newest, event time [from, to)."""
+    """The shares at the end of every day, or hour of a short stream.
+
+    `crash`: the newest, event time [from, to). `whales`: of each segment now, by id.
+    """
     first, last = min(flow.hours), max(flow.hours)
     step = _step(last - first)
     begin = first // step * step
@@ -148,7 +157,8 @@ def drift(
     names = [newest.name_of(int(segment[1:])) for segment in segments]
     births = [(each.at_ms, segment_id(each.segment)) for each in happenings if each.kind in BIRTHS]
     inside = [(at_ms, segment) for at_ms, segment in births if times_ms[0] < at_ms <= times_ms[-1]]
-    return Drift(times_ms, segments, names, shares, inside, regimes(flow.upset, crash))
+    of_each = [(whales or {}).get(segment, 0) for segment in segments]
+    return Drift(times_ms, segments, names, shares, inside, regimes(flow.upset, crash), of_each)
 
 
 def _step(hours: int) -> int:
@@ -172,20 +182,22 @@ def regimes(upset: dict[int, str], crash: tuple[int, int] | None) -> list[tuple[
     return sorted(spans)
 
 
-def draw(found: Drift, file: Path) -> None:
-    """Write the drift as PNG or SVG."""
-    from streams import pictures
+def draw(found: Drift, file: Path, say: Callable[[str], None]) -> None:
+    """Write the drift as PNG or SVG; `say` hears in one line of names that no font here can write."""
+    from streams import lettering, pictures
 
-    name_of = dict(zip(found.segments, found.names, strict=True))
+    names = lettering.legible(found.names, found.segments, say)
+    name_of = dict(zip(found.segments, names, strict=True))
     pictures.drift(
         file,
         pictures.DriftView(
             "Shares of segments over time, by announced changes",
             [_moment(at_ms) for at_ms in found.times_ms],
-            found.names,
+            names,
             found.shares,
             [(_moment(at_ms), name_of.get(segment, segment)) for at_ms, segment in found.births],
             [(_moment(begin_ms), _moment(end_ms), name) for begin_ms, end_ms, name in found.regimes],
+            found.whales,
         ),
     )
 
@@ -195,8 +207,8 @@ def described(found: Drift) -> dict[str, Any]:
     return {
         "times": [_moment(at_ms).isoformat() for at_ms in found.times_ms],
         "segments": [
-            {"segment": segment, "name": name, "shares": found.shares[:, place].round(6).tolist()}
-            for place, (segment, name) in enumerate(zip(found.segments, found.names, strict=True))
+            {"segment": segment, "name": name, "shares": found.shares[:, place].round(6).tolist(), "whales": whales}
+            for place, (segment, name, whales) in enumerate(zip(found.segments, found.names, found.whales, strict=True))
         ],
         "births": [{"at": _moment(at_ms).isoformat(), "segment": segment} for at_ms, segment in found.births],
         "regimes": [

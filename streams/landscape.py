@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.changes import segment_id
 from models.features import row_features
 from models.projection import Projection, projection
-from models.rows import UnknownFormat, unpack_rows
+from models.rows import WHALE, UnknownFormat, blank_rows, unpack_rows
 from models.segments import Catalogue
 from streams.errors import TidemarkError
 from streams.ledger import OVERVIEW
@@ -41,12 +42,16 @@ PAGE = 5_000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Landscape:
-    """What a map shows. `points`: float64 (n, 2), wallets that have a segment. `segment_of`: int64 (n,), numbers."""
+    """What a map shows. `points`: float64 (n, 2), wallets that have a segment.
+
+    `segment_of`: int64 (n,), numbers; `is_whale`: bool (n,).
+    """
 
     catalogue: Catalogue
     projection: Projection
     points: Floats
     segment_of: NDArray[np.int64]
+    is_whale: NDArray[np.bool_]
 
     def places(self) -> Floats:
         """The segments' centres on the map, (k, 2), in the order of the catalogue."""
@@ -56,6 +61,11 @@ class Landscape:
         """The part of the wallets on the map that each segment has, in the order of the catalogue."""
         all_of_them = max(len(self.segment_of), 1)
         return [float((self.segment_of == each.number).sum()) / all_of_them for each in self.catalogue.segments]
+
+    def whales(self) -> list[int]:
+        """How many of the wallets on the map are whales, of each segment, in the order of the catalogue."""
+        whales = self.segment_of[self.is_whale]
+        return [int((whales == each.number).sum()) for each in self.catalogue.segments]
 
 
 def survey(settings: Settings, most: int, say: Callable[[str], None]) -> Landscape:
@@ -68,21 +78,31 @@ def survey(settings: Settings, most: int, say: Callable[[str], None]) -> Landsca
         if not catalogue.segments:
             raise TidemarkError("there is nothing to map yet: segments come with the first wallets, see `tidemark lag`")
         flat = _kept(reader, catalogue, say)
-        points, segment_of = _positions((row for _, _, row in islice(reader.wallets(), most)), catalogue, flat)
-    return Landscape(catalogue, flat, points, segment_of)
+        points, shown = _positions((row for _, _, row in islice(reader.wallets(), most)), catalogue, flat)
+    is_whale = shown["flags"] & WHALE > 0
+    return Landscape(catalogue, flat, points, shown["segment"].astype(np.int64), is_whale)
 
 
-def draw(found: Landscape, file: Path) -> None:
-    """Write the map as PNG or SVG."""
-    from streams import pictures
+def draw(found: Landscape, file: Path, say: Callable[[str], None]) -> None:
+    """Write the map as PNG or SVG; `say` hears in one line of names that no font here can write."""
+    from streams import lettering, pictures
 
     flat, catalogue = found.projection, found.catalogue
     shown = f"{len(found.points):,} wallets in {len(catalogue.segments)} segments, catalogue {catalogue.version}"
     captions = (_caption(flat, 0, "→"), _caption(flat, 1, "↑"))
-    names = [segment.name for segment in catalogue.segments]
+    names, ids = [each.name for each in catalogue.segments], [segment_id(each.number) for each in catalogue.segments]
     pictures.wallet_map(
         file,
-        pictures.MapView(f"Where wallets are: {shown}", found.points, found.places(), names, found.shares(), captions),
+        pictures.MapView(
+            title=f"Where wallets are: {shown}",
+            points=found.points,
+            places=found.places(),
+            names=lettering.legible(names, ids, say),
+            shares=found.shares(),
+            axes=captions,
+            whales=found.points[found.is_whale],
+            whale_counts=found.whales(),
+        ),
     )
 
 
@@ -94,8 +114,10 @@ def described(found: Landscape) -> dict[str, Any]:
         "wallets": len(found.points),
         "axes": [{"explained": round(flat.explained[axis], 4), "features": flat.meaning(axis)} for axis in range(2)],
         "segments": [
-            {"segment": f"s{each.number}", "name": each.name, "share": share, "x": float(x), "y": float(y)}
-            for each, share, (x, y) in zip(found.catalogue.segments, found.shares(), places.tolist(), strict=True)
+            {"segment": f"s{each.number}", "name": each.name, "share": share, "x": x, "y": y, "whales": whales}
+            for each, share, (x, y), whales in zip(
+                found.catalogue.segments, found.shares(), places.tolist(), found.whales(), strict=True
+            )
         ],
     }
 
@@ -125,13 +147,13 @@ def _kept(reader: LedgerReader, catalogue: Catalogue, say: Callable[[str], None]
     return flat
 
 
-def _positions(rows: Iterable[bytes], catalogue: Catalogue, flat: Projection) -> tuple[Floats, NDArray[np.int64]]:
-    """Positions (n, 2) and segments (n,) of the stored rows that have a segment."""
+def _positions(rows: Iterable[bytes], catalogue: Catalogue, flat: Projection) -> tuple[Floats, NDArray[np.void]]:
+    """Positions (n, 2) of the stored rows that have a segment, and `segment` and `flags` of each (n,)."""
     rows = iter(rows)
-    points, numbers = [np.zeros((0, 2))], [np.zeros(0, np.int64)]
+    points, shown = [np.zeros((0, 2))], [blank_rows(0)[["segment", "flags"]]]
     while page := list(islice(rows, PAGE)):
         wallets = unpack_rows(list(page))
         wallets = wallets[wallets["segment"] > 0]
         points.append(flat.place(catalogue.scale(row_features(wallets))))
-        numbers.append(wallets["segment"].astype(np.int64))
-    return np.concatenate(points), np.concatenate(numbers)
+        shown.append(wallets[["segment", "flags"]])
+    return np.concatenate(points), np.concatenate(shown)

@@ -50,8 +50,14 @@ def read_line(line: str, number: int, topics: Mapping[str, str]) -> Outgoing:
             headers=_headers(found),
         )
     except (ValueError, TypeError, RecursionError) as problem:
-        what = str(problem) if isinstance(problem, ValueError) else "not a JSON object"
-        raise BadLine(f"line {number}: {what}") from None
+        raise BadLine(f"line {number}: {_why(problem)}") from None
+
+
+def _why(problem: Exception) -> str:
+    """In words; where JSON ends is a place in this line, and not in a line of its own."""
+    if isinstance(problem, json.JSONDecodeError):
+        return f"not a JSON object: {problem.msg} at character {problem.pos + 1}"
+    return str(problem) if isinstance(problem, ValueError) else "not a JSON object"
 
 
 def _is_json(text: str) -> bool:

@@ -6,15 +6,19 @@ hatched. What a picture shows is also written into it: names at the places, unit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 from matplotlib.figure import Figure
 
 from streams.errors import TidemarkError
+from streams.lettering import brief, columns, fonts_for
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -30,6 +34,10 @@ COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#D
 HATCHES = ("", "///", "...")
 INK, PALE, ALARM = "#222222", "#DDDDDD", "#D55E00"
 DOTS = 130
+WHALES = "whales: the largest 5 % by value, of any segment"
+#: Height of a line beside a drift, as part of its height; from how many names on each has one line only; columns that
+#: fit along its height, and along its width.
+LINE, MANY, BORN_COLUMNS, GONE_COLUMNS = 0.035, 10, 90, 110
 _STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 12,
@@ -51,8 +59,16 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-#: From left to right, and the height of the middle, in pixels.
-_Box = tuple[float, float, float]
+@contextmanager
+def _styled(texts: Iterable[str]) -> Iterator[None]:
+    """How all pictures look, in fonts that have the letters of these texts; what none has is a box, without a word."""
+    with mpl.rc_context(_STYLE | {"font.family": fonts_for(texts)[0]}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from", category=UserWarning)
+        yield
+
+
+#: From left to right, where its middle is, and how tall it is, in pixels.
+_Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +76,8 @@ class MapView:
     """Wallets as density and segments with names, in the plane of two principal components.
 
     `points`: float64 (n, 2). `places`: (k, 2) of the segments' centres, `names` and `shares` (0..1 of the wallets)
-    of these. `axes`: a caption for right and up.
+    of these. `axes`: a caption for right and up. `whales`: those of the points that are whales, (m, 2), and
+    `whale_counts` by segment; none: whales are not told.
     """
 
     title: str
@@ -69,6 +86,8 @@ class MapView:
     names: Sequence[str]
     shares: Sequence[float]
     axes: tuple[str, str]
+    whales: Floats = field(default_factory=lambda: np.zeros((0, 2)))
+    whale_counts: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +95,7 @@ class DriftView:
     """Shares of segments over time. `shares`: float64 (times, segments), 0..1, nan where a segment does not exist.
 
     `times`: moments, or versions of the catalogue where none are known. `births`: (time, name). `regimes`: (from, to,
-    name) of bands that were not normal.
+    name) of bands that were not normal. `whales`: of each segment at the end; none: not told.
     """
 
     title: str
@@ -85,6 +104,7 @@ class DriftView:
     shares: Floats
     births: Sequence[tuple[Any, str]] = ()
     regimes: Sequence[tuple[Any, Any, str]] = ()
+    whales: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +137,7 @@ class LinesView:
 
 def wallet_map(file: Path, view: MapView) -> None:
     """Draw where wallets are and what these places are called."""
-    with mpl.rc_context(_STYLE):
+    with _styled(view.names):
         figure = Figure(figsize=(10, 7.5), layout="constrained")
         axes = figure.subplots()
         if len(view.points):
@@ -126,6 +146,10 @@ def wallet_map(file: Path, view: MapView) -> None:
         sizes = 60 + 900 * np.sqrt(np.array(view.shares))
         right, up = view.places.T
         axes.scatter(right, up, s=sizes, facecolors="none", edgecolors=ALARM, linewidths=2, zorder=3)
+        if len(view.whales):
+            right, up = view.whales.T
+            axes.scatter(right, up, s=14, c=INK, edgecolors="white", linewidths=0.4, zorder=2.5, label=WHALES)
+            figure.legend(loc="outside lower right", frameon=False, fontsize=9)
         axes.margins(x=0.15, y=0.1)
         axes.set_title(view.title)
         axes.set_xlabel(view.axes[0])
@@ -138,18 +162,19 @@ def _name_places(figure: Figure, axes: Axes, view: MapView) -> None:
     """Write each name beside its place, where it covers neither another name nor another place."""
     figure.canvas.draw()  # only then is it known where a place is on the paper
     pixels = axes.transData.transform(view.places).tolist()
-    labels = [f"{plain(name)}  {share:.0%}" for name, share in zip(view.names, view.shares, strict=True)]
-    height, letter, gap = 0.22 * figure.dpi, 0.085 * figure.dpi, 0.2 * figure.dpi
-    taken = [(x - gap, x + gap, y) for x, y in pixels]
+    labels = _map_labels(view)
+    line, letter, gap = 0.2 * figure.dpi, 0.085 * figure.dpi, 0.2 * figure.dpi
+    taken = [(x - gap, x + gap, y, line) for x, y in pixels]
     for place in np.argsort([-y for _, y in pixels], kind="stable").tolist():
-        width = letter * len(labels[place])
+        told = labels[place].split("\n")
+        width, height = letter * max(map(columns, told)), line * len(told)
         others = [box for other, box in enumerate(taken) if other != place]
         ends = (axes.bbox.x0, axes.bbox.x1)
         left, y = _free(pixels[place], (width, height, gap), others, ends)
-        taken.append((left, left + width, y))
+        taken.append((left, left + width, y, height))
         is_right = left > pixels[place][0]
-        axes.annotate(
-            labels[place],
+        label = axes.annotate(
+            plain(labels[place]),
             view.places[place],
             xytext=tuple(axes.transData.inverted().transform((left if is_right else left + width, y))),
             va="center",
@@ -160,6 +185,18 @@ def _name_places(figure: Figure, axes: Axes, view: MapView) -> None:
             arrowprops={"arrowstyle": "-", "color": ALARM, "linewidth": 1},
             zorder=4,
         )
+        label.set_in_layout(False)  # the paper was laid out before
+
+
+def _map_labels(view: MapView) -> list[str]:
+    told = [f"{brief(name)}  {share:.0%}" for name, share in zip(view.names, view.shares, strict=True)]
+    if not view.whale_counts:
+        return told
+    return [f"{label}\n{_whales(count)}" for label, count in zip(told, view.whale_counts, strict=True)]
+
+
+def _whales(count: int) -> str:
+    return f"({count:,} whale{'s' * (count != 1)})"
 
 
 def _free(
@@ -171,12 +208,13 @@ def _free(
     """
     width, height, gap = size
     sides = (at[0] + gap, at[0] - gap - width)
-    for step in range(40):
-        y = at[1] + (step + 1) // 2 * (-1) ** step * height / 2
+    for step in range(60):
+        y = at[1] + (step + 1) // 2 * (-1) ** step * gap / 2
         for left in sides:
             inside = ends[0] <= left and left + width <= ends[1]
             if inside and not any(
-                abs(y - h) < height and left < end and begin < left + width for begin, end, h in taken
+                abs(y - h) < (height + tall) / 2 and left < end and begin < left + width
+                for begin, end, h, tall in taken
             ):
                 return left, y
     return sides[0], at[1]
@@ -184,33 +222,49 @@ def _free(
 
 def drift(file: Path, view: DriftView) -> None:
     """Draw how the shares of segments move, when segments were born, and which days were not normal."""
-    with mpl.rc_context(_STYLE):
+    with _styled([*view.names, *(name for _, name in view.births)]):
         figure = Figure(figsize=(11, 6.5), layout="constrained")
         axes = figure.subplots()
-        _stack(axes, view.times, view.names, view.shares)
+        _stack(axes, view)
         for begin, end, name in view.regimes:
             axes.axvspan(begin, end, facecolor="none", edgecolor=INK, hatch="xx", alpha=0.5, linewidth=0)
             axes.annotate(name, (begin, 1.0), xytext=(2, 4), textcoords="offset points", fontsize=9)
         shown: dict[Any, list[str]] = {}
         for at, name in view.births:
-            shown.setdefault(at, []).append(plain(name))
+            shown.setdefault(at, []).append(name)
         for at, names in shown.items():
             axes.axvline(at, color=INK, linewidth=1, linestyle=":")
-            born = axes.annotate(
-                "born: " + ", ".join(names), (at, 0.02), (5, 0), textcoords="offset points", bbox=_LABEL
-            )
-            born.set(rotation=90, fontsize=8, va="bottom")
+            told = plain(_several("born", names, BORN_COLUMNS))
+            born = axes.annotate(told, (at, 0.02), (5, 0), textcoords="offset points", bbox=_LABEL)
+            born.set(rotation=90, fontsize=8, va="bottom", in_layout=False)
         axes.set_title(view.title, pad=18)
         axes.set_xlabel("" if _dated(view.times) else "version of the catalogue")
+        if _dated(view.times):
+            dates = AutoDateLocator(maxticks=9)  # type: ignore[no-untyped-call]  # matplotlib's
+            axes.xaxis.set_major_locator(dates)
+            axes.xaxis.set_major_formatter(ConciseDateFormatter(dates))  # type: ignore[no-untyped-call]  # matplotlib's
         _save(figure, file)
+
+
+def _several(what: str, names: Sequence[str], room: int) -> str:
+    """Names after a word, as many as fit into so many columns; then how many more there are."""
+    told = f"{what}: {brief(names[0], 1)}"
+    for place, name in enumerate(names[1:], 1):
+        longer = f"{told}, {brief(name, 1)}"
+        if columns(longer) > room:
+            return f"{told} and {len(names) - place} more"
+        told = longer
+    return told
 
 
 def _dated(times: Sequence[Any]) -> bool:
     return bool(times) and not isinstance(times[0], int)
 
 
-def _stack(axes: Axes, times: Sequence[Any], names: Sequence[str], shares: Floats) -> None:
+def _stack(axes: Axes, view: DriftView) -> None:
     """Areas one upon the other; each named at the right, where it ends."""
+    times: Sequence[Any] = view.times
+    names, shares = view.names, view.shares
     known = np.nan_to_num(shares)
     tops = np.cumsum(known, axis=1)
     for place in range(len(names)):
@@ -229,14 +283,28 @@ def _stack(axes: Axes, times: Sequence[Any], names: Sequence[str], shares: Float
     axes.margins(x=0)
     axes.yaxis.set_major_formatter("{x:.0%}")
     axes.set_ylabel("share of wallets")
-    middles = tops[-1] - known[-1] / 2
-    last = [(middles[place], place) for place in range(len(names)) if known[-1, place] > 0]
+    _name_areas(axes, view, known[-1])
+    gone = [name for place, name in enumerate(names) if known[-1, place] == 0]
+    if gone:
+        told = plain(_several("gone", gone, GONE_COLUMNS))
+        axes.annotate(told, (0.0, -0.1), xycoords="axes fraction", fontsize=8)  # to the right are year and month
+
+
+def _name_areas(axes: Axes, view: DriftView, last: Floats) -> None:
+    """Write beside each area where it ends what it is called. `last`: shares at the end."""
+    middles = np.cumsum(last) - last / 2
+    there = sorted((middles[place], place) for place in range(len(last)) if last[place] > 0)
+    lines = 2 if len(there) <= MANY else 1
     floor = -1.0
-    for middle, place in sorted(last):
-        height = max(middle, floor + 0.035)
-        floor = height
+    for middle, place in there:
+        told = f"{brief(view.names[place], lines)}  {last[place]:.0%}"
+        if view.whales:
+            told = f"{told} {_whales(view.whales[place])}"
+        half = LINE * (1 + told.count("\n")) / 2
+        height = max(middle, floor + half)
+        floor = height + half
         axes.annotate(
-            f"{plain(names[place])}  {known[-1, place]:.0%}",
+            plain(told),
             (1.0, middle),
             xytext=(1.015, height),
             xycoords=axes.get_yaxis_transform(),
@@ -244,16 +312,20 @@ def _stack(axes: Axes, times: Sequence[Any], names: Sequence[str], shares: Float
             va="center",
             fontsize=9,
             annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": COLOURS[place % len(COLOURS)], "linewidth": 2},
+            arrowprops={
+                "arrowstyle": "-",
+                "color": COLOURS[place % len(COLOURS)],
+                "linewidth": 2,
+                "relpos": (0, 0.5),  # to where the text begins, not through it
+                "shrinkA": 3,
+                "patchA": None,
+            },
         )
-    gone = [plain(name) for place, name in enumerate(names) if known[-1, place] == 0]
-    if gone:
-        axes.annotate(f"gone: {', '.join(gone)}", (1.0, -0.1), xycoords="axes fraction", ha="right", fontsize=8)
 
 
 def bars(file: Path, view: BarsView) -> None:
     """Draw several figures of the same rows side by side; a value that is not known is left out and said so."""
-    with mpl.rc_context(_STYLE):
+    with _styled([view.title, *view.rows]):
         figure = Figure(figsize=(2.6 + 2.1 * len(view.panels), 1.6 + 0.42 * len(view.rows)), layout="constrained")
         figure.suptitle(plain(view.title), x=0.01, ha="left")
         panels = figure.subplots(1, len(view.panels), sharey=True, squeeze=False)[0]
@@ -281,7 +353,7 @@ def _told(value: float | None, form: str) -> str:
 
 def lines(file: Path, views: Sequence[LinesView]) -> None:
     """Draw panels of lines side by side."""
-    with mpl.rc_context(_STYLE):
+    with _styled([each.title for each in views]):
         figure = Figure(figsize=(6.2 * len(views), 5.2), layout="constrained")
         for axes, view in zip(figure.subplots(1, len(views), squeeze=False)[0], views, strict=True):
             _panel(axes, view)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from models.changes import UNASSIGNED, described, rfc3339, segment_id
+from models.changes import UNASSIGNED, described, rfc3339, segment_id, segment_number
 from models.counters import EMPTY_CELL, RULES, Cell, decode_cell, split_field, unescape
 from models.hashing import partitions_of
 from models.journeys import Journal
@@ -18,7 +18,7 @@ from models.names import natural, read_given, with_names
 from models.rows import FEATURES, LIFECYCLE, WHALE, unpack_rows
 from models.segments import EMPTY_CATALOGUE, Catalogue, UnusableCatalogue, confidence
 from models.state import Totals
-from streams.errors import Refused, TidemarkError, readable
+from streams.errors import Refused, TidemarkError, WrongSettings, readable
 from streams.ledger_reader import LedgerReader
 from streams.store import Address
 
@@ -62,13 +62,6 @@ def catalogue(settings: Settings) -> Catalogue:
     return found
 
 
-def descriptions(settings: Settings) -> dict[str, str]:
-    """What users wrote about segments, by id; those nobody wrote about are left out."""
-    with closing(LedgerReader(Address.of(settings))) as reader:
-        found = published(settings, reader)
-    return {segment_id(each.number): each.description for each in found.segments if each.description}
-
-
 class Overall(NamedTuple):
     """Totals, roi and segments of the same snapshots. `clock_ms`: the newest event time, 0 before the first event."""
 
@@ -82,7 +75,7 @@ def overall(settings: Settings) -> Overall:
     """What the live view shows."""
     with closing(LedgerReader(Address.of(settings))) as reader:
         snapshots, found = _snapshots(reader), published(settings, reader)
-    clock_ms = max((snapshot.mark.clock_ms for snapshot in snapshots if snapshot.mark), default=0)
+    clock_ms = _newest_ms(snapshot.mark for snapshot in snapshots)
     return Overall(_totals(snapshots), _roi(snapshots, found), _segments(snapshots, found), clock_ms)
 
 
@@ -95,26 +88,50 @@ def wallet(settings: Settings, wallet_id: str) -> Row:
     """One wallet. Raises `TidemarkError` for one that has no accepted event."""
     key = wallet_id.encode()
     with closing(LedgerReader(Address.of(settings))) as reader:
-        found = published(settings, reader)
-        for partition in _partitions_of(settings, key, reader.marks()):
+        found, marks = published(settings, reader), reader.marks()
+        for partition in _partitions_of(settings, key, marks):
             row, journal, codes = reader.wallet(partition, key)
             if row is not None:
                 with readable(partition):
                     touches = _touches(Journal.unpack(journal, len(codes) + 1), codes) if journal else []
-                    return {**_described(wallet_id, unpack_rows([row]), found), "touches": touches}
+                    its = _described(wallet_id, unpack_rows([row]), found, _newest_ms(marks.values()))
+                    return {**its, "touches": touches, "description": _description(its["segment"], found)}
     raise TidemarkError(f"no wallet {wallet_id!r}: none of its events was accepted; `tidemark wallets` lists all")
 
 
 def wallets(settings: Settings, segment: str | None = None) -> Iterator[Row]:
-    """Every wallet by a scan, each once; `segment`: only this one, such as `s3` or `unassigned`."""
+    """Every wallet by a scan, each once; `segment`: only this one, such as `s3` or `unassigned`.
+
+    Raises `WrongSettings` for a segment that there is not and never was.
+    """
+    if segment is not None and segment_number(segment) is None:
+        raise WrongSettings((no_id(segment),))
     seen: set[tuple[int, bytes]] = set()
     with closing(LedgerReader(Address.of(settings))) as reader:
-        found = published(settings, reader)
+        found, known_at_ms = published(settings, reader), _newest_ms(reader.marks().values())
+        if segment is not None and not _is_known(segment, found, reader):
+            raise WrongSettings((f"there is no segment {segment}: `tidemark segments` lists all",))
         for partition, key, stored in reader.wallets():
             row = unpack_rows([stored])
             if (segment is None or segment_id(int(row["segment"][0])) == segment) and (partition, key) not in seen:
                 seen.add((partition, key))
-                yield _described(key.decode(), row, found)
+                yield _described(key.decode(), row, found, known_at_ms)
+
+
+def no_id(text: str) -> str:
+    """What is wrong with a text that is no segment's id, in one line."""
+    shown = text if len(text) <= 20 else f"{text[:20]}…"
+    return f"{shown!r} is no segment's id: these are s1, s2 and so on, see `tidemark segments`"
+
+
+def _is_known(segment: str, found: Catalogue, reader: LedgerReader) -> bool:
+    """Whether there is or was such a segment; before there is anything, nothing can be said against one."""
+    number = _number(segment)
+    if number == 0 or found.column_of(number) >= 0 or number in found.retired_names:
+        return True
+    counted = [Totals.from_json(snapshot.totals) for snapshot in _snapshots(reader)]
+    nothing_yet = not found.segments and not any(one.wallets_by_segment for one in counted)
+    return nothing_yet or any(number in one.wallets_by_segment for one in counted)
 
 
 def lag(settings: Settings) -> list[Row]:
@@ -154,6 +171,11 @@ def _event_time_lag_ms(behind: int, mark: Mark | None, now_ms: int) -> int | Non
     return max(0, now_ms - mark.clock_ms) if mark and mark.clock_ms else None
 
 
+def _newest_ms(marks: Iterable[Mark | None]) -> int:
+    """The newest event time of these partitions, 0 before the first event."""
+    return max((mark.clock_ms for mark in marks if mark), default=0)
+
+
 def _snapshots(reader: LedgerReader) -> list[Snapshot]:
     """Each partition as one commit left it."""
     return [reader.snapshot(partition) for partition in reader.marks()]
@@ -181,7 +203,20 @@ def _totals(snapshots: Sequence[Snapshot]) -> Row:
         "rejected": dict(sorted(rejected.items())),
         **{name: sum(getattr(one, name) for one in counted) for name in _MONEY},
         "catalogue_version": max((s.mark.catalogue[0] for s in snapshots if s.mark), default=0),
+        "whales": sum(_whales(snapshots).values()),
     }
+
+
+def whales(reader: LedgerReader) -> Counter[str]:
+    """How many wallets of each segment, by id, carry the whale flag now."""
+    return _whales(_snapshots(reader))
+
+
+def _whales(snapshots: Sequence[Snapshot]) -> Counter[str]:
+    counted: Counter[str] = Counter()
+    for one in (Totals.from_json(snapshot.totals) for snapshot in snapshots):
+        counted.update({segment_id(number): count for number, count in one.whales_by_segment.items()})
+    return counted
 
 
 def _cells(snapshots: Sequence[Snapshot]) -> Cells:
@@ -195,7 +230,7 @@ def _cells(snapshots: Sequence[Snapshot]) -> Cells:
 
 
 def _roi(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
-    rows = []
+    rows, flagged = [], _whales(snapshots)
     for field, (cost, *credited) in sorted(_cells(snapshots).items()):
         if not (cost or any(credited)):
             continue  # everything was taken back by a late touch
@@ -210,6 +245,7 @@ def _roi(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
                     "cost_micros": cost,
                     "conversions_micros": conversions,
                     "roi": (revenue - cost) / cost if cost else None,
+                    "whales": flagged[segment],
                 }
             )
     return rows
@@ -227,7 +263,7 @@ def _segments(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
     named = {segment_id(segment.number) for segment in found.segments}
     others = {segment for segment, count in held.items() if count and segment != UNASSIGNED}
     held[UNASSIGNED] = all_wallets - sum(held[segment] for segment in others)
-    revenue: dict[str, int] = defaultdict(int)
+    flagged, revenue = _whales(snapshots), Counter[str]()
     for field, numbers in _cells(snapshots).items():
         revenue[split_field(field)[0]] += numbers[1]  # the same under every rule
     earned = {segment for segment, micros in revenue.items() if micros and segment != UNASSIGNED}
@@ -240,6 +276,8 @@ def _segments(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
             "share": held[segment] / all_wallets if all_wallets else 0.0,
             "revenue_micros": revenue[segment],
             "centre": _centre(segment, found),
+            "whales": flagged[segment],
+            "description": _description(segment, found),
         }
         for segment in (*listed, UNASSIGNED)
     ]
@@ -251,6 +289,10 @@ def _number(segment: str) -> int:
 
 def _name(segment: str, found: Catalogue) -> str:
     return UNASSIGNED if segment == UNASSIGNED else described(_number(segment), found)["name"]
+
+
+def _description(segment: str, found: Catalogue) -> str | None:
+    return found.description_of(_number(segment)) or None
 
 
 def _centre(segment: str, found: Catalogue) -> dict[str, float]:
@@ -267,9 +309,13 @@ def _confidence(features: NDArray[np.float64], column: int, found: Catalogue) ->
     return round(float(confidence(found.place(features), np.array([column]))[0]), 4)
 
 
-def _described(wallet_id: str, row: NDArray[np.void], found: Catalogue) -> Row:
-    """A stored row (1,) in words; confidence is null for a wallet whose segment the catalogue does not have."""
+def _described(wallet_id: str, row: NDArray[np.void], found: Catalogue, now_ms: int) -> Row:
+    """A stored row (1,) in words; confidence is null for a wallet whose segment the catalogue does not have.
+
+    `now_ms`: event time as of which its age and recency are told.
+    """
     from models.features import row_features  # Numba takes half a second, which other read-outs need not spend
+    from models.known import known
 
     number, features = int(row["segment"][0]), row_features(row)
     column = found.column_of(number)
@@ -284,6 +330,7 @@ def _described(wallet_id: str, row: NDArray[np.void], found: Catalogue) -> Row:
         "lifecycle": LIFECYCLE[int(row["lifecycle"][0])],
         "whale": bool(row["flags"][0] & WHALE),
         "features": _natural(features[0]),
+        "known": known(row[0], now_ms)._asdict(),
     }
 
 

@@ -6,38 +6,52 @@ overview takes it up with the next rows it learns, and from then on announced ch
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from models.changes import segment_number
 from models.names import GivenName, WrongName, give, read_given
 from models.segments import Catalogue
 from streams.errors import TidemarkError, WrongSettings
 from streams.ledger_reader import LedgerReader
-from streams.readouts import published
+from streams.readouts import no_id, published
 from streams.store import Address
 
 if TYPE_CHECKING:
     from streams.settings import Settings
 
 
-def rename(settings: Settings, segment: str, given: GivenName) -> str:
-    """Give a segment, alive or retired, a name; what it was called before.
+class Renamed(NamedTuple):
+    """What a segment is called from now on, and what users have to say about it; `before`: what it was called."""
+
+    segment: str
+    name: str
+    description: str | None
+    before: str
+
+
+def rename(settings: Settings, segment: str, name: str, description: str | None = None) -> Renamed:
+    """Give a segment, alive or retired, a name. `description`: None leaves what there is, an empty one takes it away.
 
     Raises `WrongSettings` for a name that cannot be given, `TidemarkError` while there are no segments.
     """
     number = number_of(segment)
     with closing(LedgerReader(Address.of(settings))) as reader:
-        catalogue = _known(settings, reader)
+        catalogue, given = _known(settings, reader), read_given(reader.names())
+        if description is None:
+            description = given[number].description if number in given else ""
         try:
-            value = give(catalogue, number, given, read_given(reader.names()))
+            value = give(catalogue, number, GivenName(name, description), given)
         except WrongName as wrong:
             raise WrongSettings((str(wrong),)) from wrong
         reader.give_name(number, value)
-    return catalogue.name_of(number)
+    stored = GivenName(**json.loads(value))
+    return Renamed(segment, stored.name, stored.description or None, catalogue.name_of(number))
 
 
-def take_back(settings: Settings, segment: str) -> str:
-    """Let a segment have its automatic name again; the given one, which is gone.
+def take_back(settings: Settings, segment: str) -> Renamed:
+    """Let a segment have its automatic name again, and no description.
 
     Raises `TidemarkError` where none was given.
     """
@@ -47,15 +61,14 @@ def take_back(settings: Settings, segment: str) -> str:
         if number not in given:
             raise TidemarkError(f"{segment} has no given name: there is nothing to take back")
         reader.give_name(number, None)
-    return given[number].name
+        return Renamed(segment, published(settings, reader).name_of(number), None, given[number].name)
 
 
 def number_of(segment: str) -> int:
     """The number in an id such as s3. Raises `WrongSettings`."""
-    digits = segment.removeprefix("s")
-    if segment == digits or not digits.isascii() or not digits.isdecimal() or int(digits) == 0:
-        raise WrongSettings((f"{segment} is no segment's id: these are s1, s2 and so on, see `tidemark segments`",))
-    return int(digits)
+    if not (number := segment_number(segment)):
+        raise WrongSettings((no_id(segment),))
+    return number
 
 
 def _known(settings: Settings, reader: LedgerReader) -> Catalogue:

@@ -457,7 +457,15 @@ def _allowed(field: FieldInfo) -> str:
     return f"{number} {begin} to {highest} ({_extra(field, 'unit')})"
 
 
-def _bound(field: FieldInfo, name: str) -> object:
+def within_bounds(name: str, value: float) -> float:
+    """The value, or the bound of this setting that it is beyond; a bound it must be above is not looked at."""
+    field = Settings.model_fields[name]
+    lowest, highest = _bound(field, "ge"), _bound(field, "le")
+    within: float = min(max(value, value if lowest is None else lowest), highest)
+    return within
+
+
+def _bound(field: FieldInfo, name: str) -> Any:
     return next((getattr(bound, name) for bound in field.metadata if hasattr(bound, name)), None)
 
 

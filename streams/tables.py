@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from streams.settings import Explained
 
@@ -30,15 +30,16 @@ def totals(found: Row) -> Table:
         table.add_row(f"  {_words(reason)}", _count(count), style="dim")
     table.add_row("revenue", money(found["revenue_micros"]))
     table.add_row("cost", money(found["cost_micros"]))
-    for name in ("segment_changes", "wallets", "catalogue_version"):
+    for name in ("segment_changes", "wallets", "whales", "catalogue_version"):
         table.add_row(_words(name), _count(found[name]))
     return table
 
 
 def roi(rows: Sequence[Row]) -> Table:
-    """One line for each segment, campaign and channel: cost, and revenue by each rule."""
+    """One line for each segment, campaign and channel: cost, and revenue by each rule; whales are the segment's."""
     rules = list(dict.fromkeys(row["rule"] for row in rows))
-    table = _table("segment", "campaign", "channel", "cost", *map(_words, rules), f"ROI ({_words(SHOWN_RULE)})", text=3)
+    figures = ("whales", "cost", *map(_words, rules), f"ROI ({_words(SHOWN_RULE)})")
+    table = _table("segment", "campaign", "channel", *figures, text=3)
     lines: dict[tuple[str, ...], dict[str, Row]] = defaultdict(dict)
     for row in rows:
         place = f"{row['segment']} {row['name']}" if row["name"] != row["segment"] else row["segment"]
@@ -46,7 +47,8 @@ def roi(rows: Sequence[Row]) -> Table:
     for place, by_rule in lines.items():
         revenues = [money(by_rule[rule]["revenue_micros"]) for rule in rules]
         shown = by_rule[SHOWN_RULE]
-        table.add_row(*place, money(shown["cost_micros"]), *revenues, _ratio(shown["roi"]))
+        whales, cost = _count(shown["whales"]), money(shown["cost_micros"])
+        table.add_row(*place, whales, cost, *revenues, _ratio(shown["roi"]))
     return table
 
 
@@ -65,16 +67,15 @@ def campaigns(rows: Iterable[Row], most: int) -> Table:
     return table
 
 
-def segments(rows: Sequence[Row], described: Mapping[str, str] | None = None) -> Table:
-    """Every segment with its share and revenue. `described`: what users wrote about some of them, by id."""
-    described = described or {}
-    table = _table("segment", "name", "wallets", "share", "revenue", text=2)
+def segments(rows: Sequence[Row]) -> Table:
+    """Every segment with its share, its whales and its revenue; below its name what a user wrote about it."""
+    table = _table("segment", "name", "wallets", "share", "whales", "revenue", text=2)
     for row in rows:
         name = Text(row["name"])
-        if about := described.get(row["segment"]):
-            name.append(f"\n{about}", "dim")
-        share = f"{row['share']:.1%}"
-        table.add_row(row["segment"], name, _count(row["wallets"]), share, money(row["revenue_micros"]))
+        if row["description"]:
+            name.append(f"\n{row['description']}", "dim")
+        counts = _count(row["wallets"]), f"{row['share']:.1%}", _count(row["whales"])
+        table.add_row(row["segment"], name, *counts, money(row["revenue_micros"]))
     return table
 
 
@@ -86,6 +87,7 @@ def comparison(rows: Sequence[Row]) -> Table:
         "ami": ("AMI", ".2f"),
         "changes_per_wallet_month": ("changes a wallet-month", ".3f"),
         "flaps_per_wallet_month": ("flaps a wallet-month", ".3f"),
+        "returns_per_wallet_month": ("returns a wallet-month", ".3f"),
         "median_delay_days": ("days late, median", ".1f"),
         "announced_share": ("true changes told", ".0%"),
         "rows_per_second": ("rows learned/s", ",.0f"),
@@ -101,18 +103,20 @@ def comparison(rows: Sequence[Row]) -> Table:
 
 
 def held(found: Row) -> Table:
-    """Of a backtest: how many changes held, and how far confidence was from the truth."""
-    table = _table("days later", "judged", "held", "confidence off by", text=0)
-    for each in found["horizons"]:
-        table.add_row(
-            str(each["days"]), _count(each["judged"]), _share(each["held_share"]), _share(each["miscalibration"])
-        )
+    """Of a backtest: how many changes held, who told to have left stayed away, and how far confidence was off."""
+    table = _table("announced", "days later", "judged", "held", "confidence off by")
+    for kind, horizons, share in (
+        ("moved", found["horizons"], "held_share"), ("left", found["absences"], "stayed_share"),
+    ):  # fmt: skip
+        for each in horizons:
+            off = _share(each["miscalibration"])
+            table.add_row(kind, str(each["days"]), _count(each["judged"]), _share(each[share]), off)
     return table
 
 
 def tried(found: Row) -> Table:
     """Of a backtest: what each setting would have done."""
-    table = _table("settings", "changes", "flaps", "flaps a wallet-month", "lasting", "days later, median")
+    table = _table("settings", "changes", "flaps", "flaps a wallet-month", "returns", "lasting", "days later, median")
     for each in found["settings"]:
         later = each["median_days_later"]
         table.add_row(
@@ -120,6 +124,7 @@ def tried(found: Row) -> Table:
             _count(each["changes"]),
             _count(each["flaps"]),
             f"{each['flaps_per_wallet_month']:.4f}",
+            _count(each["returns"]),
             _count(each["lasting"]),
             NOTHING if later is None else f"{later:+.1f}",
         )
@@ -127,11 +132,14 @@ def tried(found: Row) -> Table:
 
 
 def wallet(found: Row) -> Table:
-    """One wallet, then its features and the touches it remembers."""
+    """One wallet and what is known of it, then its features and the touches it remembers."""
     table = _table("wallet", found["wallet_id"], text=2)
-    for name in ("segment", "name", "since", "sequence", "confidence", "lifecycle"):
+    named = ("name", "description") if found["description"] else ("name",)
+    for name in ("segment", *named, "since", "sequence", "confidence", "lifecycle"):
         table.add_row(_words(name), NOTHING if found[name] is None else str(found[name]))
     table.add_row("whale", "yes" if found["whale"] else "no")
+    for name, value in found["known"].items():
+        table.add_row(_words(name), _plain(value))
     for name, value in found["features"].items():
         table.add_row(f"  {_words(name)}", f"{value:,.4g}", style="dim")
     for touch in found["touches"]:
@@ -139,10 +147,17 @@ def wallet(found: Row) -> Table:
     return table
 
 
+def _plain(value: float | str | None) -> str:
+    """A word as it is, a number to four digits."""
+    if value is None:
+        return NOTHING
+    return value if isinstance(value, str) else _count(value) if isinstance(value, int) else f"{value:,.4g}"
+
+
 def wallet_line(found: Row) -> str:
-    """One wallet in one line of plain text."""
+    """One wallet in one line of plain text; who is a whale, of whatever segment, is called one."""
     sure = NOTHING if found["confidence"] is None else f"{found['confidence']:.2f}"
-    return f"{found['wallet_id']:<24} {found['segment']:<12} {sure:>5}  {found['name']}"
+    return f"{found['wallet_id']:<24} {found['segment']:<12} {sure:>5}  {found['name']}{_whale(found)}"
 
 
 def lag(rows: Iterable[Row]) -> Table:
@@ -168,17 +183,21 @@ def settings(found: Iterable[Explained]) -> Text:
 
 
 def change(event: Row) -> Text:
-    """One segment change in one line: who, from where to where, why."""
+    """One segment change in one line: who, whale or not, from where to where, why."""
     left = event["from"]["name"] if event["from"] else NOTHING
     joined = event["to"]["name"] if event["to"] else NOTHING
     line = Text.assemble(
         (f"{event['occurred_at'][:16].replace('T', ' ')}  ", "dim"),
-        f"{_short(event['wallet_id'])}  {left} → ",
+        f"{_short(event['wallet_id'])}{_whale(event)}  {left} → ",
         (joined, "bold"),
     )
     if why := ", ".join(map(_reason, event["reasons"])):
         line.append(f"  {why}", "dim")
     return line
+
+
+def _whale(found: Row) -> str:
+    return " (whale)" if found["whale"] else ""
 
 
 def money(micros: int) -> str:

@@ -81,6 +81,7 @@ def _headline(moment: Moment) -> Panel:
         "per second": f"{moment.per_second:,.0f}",
         "behind": f"{max(0, moment.sent - counted):,}",
         "wallets": f"{totals['wallets']:,}",
+        "whales": f"{totals['whales']:,}",
         "changes": f"{totals['segment_changes']:,}",
         "revenue": tables.money(totals["revenue_micros"]),
         "rejected": f"{sum(totals['rejected'].values()):,}",

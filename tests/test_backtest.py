@@ -14,6 +14,7 @@ from models.rules import DAY_MS, Rules
 from streams import backtest, backtest_report, tables
 from streams.backtest import Window
 from streams.errors import TidemarkError
+from streams.settings import Settings
 from streams.simulate import SimulationPlan, write
 from tests.test_cli import tidemark
 from tests.test_compare import a_run, told
@@ -55,6 +56,9 @@ def figures(name: str, *, flaps: int, lasting: int) -> dict[str, Any]:
         ("2026-03-02", "2026-03-01", "--to 2026-03-01 is before --from 2026-03-02"),
         ("March", "2026-03-01", "--from March: a date is written YYYY-MM-DD"),
         ("2026-03-01", "2026-02-30", "--to 2026-02-30: a date is written YYYY-MM-DD"),
+        ("20260301", "2026-03-01", "--from 20260301: a date is written YYYY-MM-DD"),
+        ("2026-W10-7", "2026-03-10", "--from 2026-W10-7: a date is written YYYY-MM-DD"),
+        ("2026-03-01", "2026-03-٠٢", "a date is written YYYY-MM-DD"),
     ],
 )
 def test_wrong_dates_are_told_by_their_option(first: str, last: str, why: str) -> None:
@@ -65,6 +69,54 @@ def test_wrong_dates_are_told_by_their_option(first: str, last: str, why: str) -
 def test_a_window_is_whole_days_both_included() -> None:
     assert backtest.window("1970-01-02", "1970-01-02") == Window(date(1970, 1, 2), date(1970, 1, 2))
     assert (FIRST_OF_1970.begin_ms, FIRST_OF_1970.end_ms) == (10 * DAY_MS, 40 * DAY_MS)
+
+
+def test_a_window_reaches_to_the_last_day_there_is(events: Path) -> None:
+    for days, why in (
+        (("9999-12-31", "9999-12-31"), "ends on 2026-01-28"),
+        (("0001-01-01",) * 2, "begins on 2026-01-01"),
+    ):
+        with pytest.raises(TidemarkError, match=why):
+            backtest.refuse_elsewhere(events, backtest.window(*days))
+
+
+def test_a_window_outside_the_file_is_refused_before_anything_is_replayed(
+    events: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backtest, "replayed", None)
+    with pytest.raises(TidemarkError, match="it has nothing of 2027-01-01"):
+        backtest.backtest(events, backtest.window("2027-01-01", "2027-01-31"), Rules(), print)
+
+
+def test_settings_are_tried_within_their_bounds_each_once_and_never_today_s() -> None:
+    def tried(**today: float) -> list[float]:
+        return [value for each in backtest.variants(Rules(**today)) for name, value in each.items() if name in today]  # type: ignore[arg-type]  # evidence is whole
+
+    assert tried(switch_at=10.0, evidence=5) == [5, 20, 40, 2, 10]
+    assert tried(switch_at=600.0) == [300, 1000]
+    assert tried(switch_at=1000.0) == [500]
+    assert tried(evidence=2) == [1, 4]
+    assert tried(evidence=1) == [2]
+    assert tried(evidence=700) == [350, 1000]
+    for rules in (Rules(switch_at=600.0, evidence=1), Rules(switch_at=0.001, evidence=1000)):
+        for each in backtest.variants(rules):
+            Settings(**each)
+
+
+def test_those_who_left_are_judged_by_whether_they_came_back_and_only_if_that_is_known() -> None:
+    run = a_run(
+        told("gone", (1, 1), (15, 0)),
+        told("back soon", (1, 1), (15, 0), (20, 1)),
+        told("back late", (1, 1), (15, 0), (30, 1)),
+        told("too late to know", (1, 1), (38, 0)),
+        told("before the window", (1, 1), (5, 0), (6, 1)),
+        days=60,
+    )
+    week, month = (backtest._absent(run, FIRST_OF_1970, days) for days in (7, 30))
+    assert (week["judged"], week["stayed"], week["told"]) == (4, 3, pytest.approx(0.9))
+    assert (month["judged"], month["stayed"]) == (3, 1)
+    assert month["miscalibration"] == pytest.approx(0.9 - 1 / 3)
+    assert backtest._figures("now", {}, run, run, FIRST_OF_1970)["returns"] == 1
 
 
 def test_a_window_without_events_or_without_changes_is_refused_with_what_there_is(events: Path) -> None:
@@ -139,30 +191,41 @@ def test_the_report_says_what_held_what_flapped_and_that_nothing_was_applied(
         assert f"({picture})" in text
         assert (report / picture).read_bytes().startswith(b"\x89PNG")
     assert "| today's settings |" in text
+    assert f"{found['left']:,} times a wallet was told to have left" in text
+    assert sorted(each.name for each in report.iterdir()) == ["reliability.png", "report.md", "settings.png"]
     assert "not applied" in text or "keep today's" in text
 
 
 def test_for_people_there_are_two_tables_and_the_proposal(found: dict[str, Any]) -> None:
-    assert tables.held(found).row_count == 2
+    assert tables.held(found).row_count == 4
     assert tables.tried(found).row_count == len(found["settings"])
     (plan,) = backtest_report.proposed(found | {"proposal": None})[1:]
     assert plan == "keep today's."
+    for flaps, why in ((0, "Nothing flapped"), (4, "No setting that was tried flaps clearly less")):
+        today = figures("today", flaps=flaps, lasting=9)
+        assert backtest_report.proposed({"settings": [today], "proposal": None})[0].startswith(why)
 
 
-def remarks(held: float, told: float) -> Iterator[str]:
-    bins = [{"told": told, "right": held, "changes": 10}]
-    horizon = {"days": 7, "judged": 10, "held_share": held, "reliability": bins, "miscalibration": abs(told - held)}
-    yield backtest_report._remark(horizon)
+def remarks(held: float, told: float, judged: int = 30) -> Iterator[str]:
+    bins = [{"told": told, "right": held, "changes": judged}]
+    horizon = {"days": 7, "judged": judged, "held_share": held, "reliability": bins, "miscalibration": abs(told - held)}
+    yield backtest_report._remark(horizon, "held")
 
 
 def test_confidence_is_told_as_what_it_was() -> None:
     assert next(remarks(0.9, 0.92)) == "After 7 days: it was as sure as it was right."
     assert next(remarks(0.6, 0.9)) == "After 7 days: it was more sure than right (90% told, 60% held)."
+    assert next(remarks(0.6, 0.9, 3)).endswith("(90% told, 60% held), but 3 are few.")
     assert "less sure than right" in next(remarks(0.95, 0.5))
-    assert "ends before" in backtest_report._remark({"days": 30, "judged": 0})
+    assert "nothing to judge" in backtest_report._remark({"days": 30, "judged": 0}, "held")
 
 
 def test_a_report_that_cannot_be_written_is_known_before_the_work(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(TidemarkError, match="cannot write into"):
         backtest_report.make_folder(tmp_path / "file")
+
+
+def test_a_report_is_there_when_it_is_whole_and_not_before(tmp_path: Path) -> None:
+    backtest_report.make_folder(tmp_path / "report")
+    assert list((tmp_path / "report").iterdir()) == []

@@ -9,6 +9,7 @@ import pytest
 from kafka import KafkaProducer
 from pydantic import SecretStr
 
+from models.clusterers import RIVERS, parameters_of
 from models.segments import Catalogue
 from streams.embedded import Embedded
 from streams.settings import Settings
@@ -30,6 +31,9 @@ def here(embedded: Embedded) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def season(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return season_in(tmp_path_factory.mktemp("season"), days=28)
+
+
+HUGE = f'river.KMeans={{"n_clusters": 1{"0" * 400}}}'
 
 
 def line_of(*words: str, env: dict[str, str] | None = None, code: int) -> str:
@@ -70,7 +74,10 @@ def test_a_segment_is_renamed_shown_exported_and_given_its_own_name_back(here: d
         (["map", "--out", "map.gif"], "ends in .png or .svg"),
         (["drift", "--out", "drift"], "ends in .png or .svg"),
         (["compare", "events.ndjson", "--clusterers", "kmeans"], "these are known: tidemark, river.KMeans"),
+        (["compare", "events.ndjson", "--clusterers", "tidemark,"], "--clusterers 'tidemark,' has an empty name"),
         (["compare", "events.ndjson", "--params", "tidemark=5"], "write NAME="),
+        (["compare", "events.ndjson", "--params", HUGE], "n_clusters must be a whole number from 1 to 100 (default 8)"),
+        (["backtest", "events.ndjson", "--from", "20260301", "--to", "2026-03-02"], "--from 20260301: a date"),
         (["backtest", "events.ndjson", "--from", "2026-13-01", "--to", "2026-01-02"], "--from 2026-13-01: a date"),
         (["backtest", "events.ndjson", "--from", "2026-01-03", "--to", "2026-01-02"], "is before --from"),
     ],
@@ -78,6 +85,20 @@ def test_a_segment_is_renamed_shown_exported_and_given_its_own_name_back(here: d
 )
 def test_wrong_usage_is_one_line_and_exit_2(words: list[str], why: str) -> None:
     assert why in line_of(*words, code=2)
+
+
+def test_the_help_of_compare_names_every_parameter_of_every_clusterer() -> None:
+    told = " ".join(tidemark("compare", "--help").stdout.replace("│", " ").split())
+    for name in RIVERS:
+        assert sorted(told.split(f"{name}: ")[1].split(" river.")[0].split(" Example")[0].split(", ")) == sorted(
+            parameters_of(name)
+        )
+
+
+def test_wrong_parameters_in_the_environment_are_one_line_too() -> None:
+    env = {"TIDEMARK_CLUSTERER": "river.KMeans", "TIDEMARK_CLUSTERER_PARAMS": HUGE.partition("=")[2]}
+    why = line_of("settings", env=env, code=2)
+    assert "TIDEMARK_CLUSTERER_PARAMS: river.KMeans: n_clusters must be a whole number from 1 to 100" in why
 
 
 def test_a_map_is_drawn_or_told_and_never_where_no_file_can_be(here: dict[str, str], tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,7 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.clusterers import RIVERS, SAMPLE, Borrowed, begun, is_of, parameters_of, problem_with, restored
+from models.clusterers import (
+    RIVERS,
+    SAMPLE,
+    Borrowed,
+    begun,
+    bounds_of,
+    is_of,
+    parameters_of,
+    problem_with,
+    restored,
+)
 from models.microclusters import MicroClusters
 from models.probation import PATIENCE
 from models.rules import CLUSTERERS, OWN_CLUSTERER
@@ -115,16 +127,36 @@ def test_the_sample_forgets_as_everything_does(seed: int, half_lives: float) -> 
     assert left == pytest.approx(expected, abs=0.09)
 
 
+@every_clusterer
+def test_features_may_come_later_and_earlier_rows_have_zeros_there(name: str) -> None:
+    model = begun((name, "{}"), refit_every=40)
+    rows: list[dict[Hashable, Any]] = [{}, {"x": 1.0}, {"x": 1.0, "y": 2.0}]
+    for x in rows:
+        for _ in range(64):
+            model.learn_one(x)
+    assert isinstance(model, Borrowed)
+    assert {tuple(row) for row in model._sample.tolist()} == {(0, 0), (1, 0), (1, 2)}
+    assert model._sample.shape == (3 * 64, 2)
+    model.predict_one({"x": 1.0})
+
+
 @pytest.mark.parametrize(
     ("name", "given", "why"),
     [
         ("river.KMeans", {"clusters": 3}, "has no parameter clusters; it takes n_clusters, halflife"),
-        ("river.KMeans", {"n_clusters": "3"}, "n_clusters must be a whole number above 0"),
+        ("river.KMeans", {"n_clusters": "3"}, "n_clusters must be a whole number from 1 to 100 (default 8)"),
+        ("river.KMeans", {"n_clusters": 10**400}, "n_clusters must be a whole number from 1 to 100"),
+        ("river.KMeans", {"n_clusters": 10**8}, "n_clusters must be a whole number from 1 to 100"),
+        ("river.KMeans", {"halflife": 5}, "halflife must be a number from 0.0001 to 1 (default 0.05)"),
+        ("river.KMeans", {"halflife": float("inf")}, "halflife must be a number from 0.0001 to 1"),
+        ("river.DBSTREAM", {"cleanup_interval": 10**7}, "cleanup_interval must be a number from 1 to 1,000,000"),
+        ("river.DenStream", {"mu": -1}, "mu must be a number from 1.01 to 1,000 (default 2)"),
+        ("river.DenStream", {"beta": 0.4}, "mu times beta must be above 1 and is 0.8"),
         ("river.KMeans", {"n_clusters": 3.5}, "whole number"),
         ("river.KMeans", {"n_clusters": True}, "whole number"),
-        ("river.KMeans", {"n_clusters": 0}, "above 0"),
-        ("river.KMeans", {"halflife": float("nan")}, "a number above 0"),
-        ("river.KMeans", {"halflife": [1]}, "a number above 0"),
+        ("river.KMeans", {"n_clusters": 0}, "from 1 to 100"),
+        ("river.KMeans", {"halflife": float("nan")}, "a number from"),
+        ("river.KMeans", {"halflife": [1]}, "a number from"),
         ("river.KMeans", {"seed": 3}, "has no parameter seed"),
         ("river.CluStream", {"n_clusters": 3}, "has no parameter n_clusters"),
         ("river.CluStream", {"__class__": 3}, "has no parameter __class__"),
@@ -140,3 +172,24 @@ def test_every_parameter_it_names_can_be_given(name: str) -> None:
     given = {key: value for key, value in parameters_of(name).items() if value not in (0, None)}
     assert problem_with(name, given) is None
     begun((name, json.dumps(given)), refit_every=0).learn_many(planted(0, 50)[0])
+
+
+@pytest.mark.parametrize("high", [False, True])
+@every_clusterer
+def test_river_lives_with_every_parameter_at_either_bound(name: str, high: bool) -> None:
+    """All at the same bound but for those of which one bounds another."""
+    given = {key: bounds_of(name, key)[high] for key in parameters_of(name)} | {"beta": 1}
+    given = {key: value for key, value in given.items() if key in parameters_of(name)}
+    assert problem_with(name, given) is None
+    model = begun((name, json.dumps(given)), refit_every=0)
+    model.learn_many(planted(0, 60)[0])
+    model.refit()
+    assert len(model.predict_many(planted(1, 10)[0])) == 10
+
+
+@every_clusterer
+def test_the_documents_name_every_parameter_with_its_bounds(name: str) -> None:
+    text = (Path(__file__).parent.parent / "docs" / "segments.md").read_text(encoding="utf-8")
+    (row,) = [line for line in text.splitlines() if line.startswith(f"| `{name}` |")]
+    told = [f"`{key}` {bounds_of(name, key).low:g} to {bounds_of(name, key).high:,.12g}" for key in parameters_of(name)]
+    assert row == f"| `{name}` | {', '.join(told)} |"

@@ -17,6 +17,7 @@ from streams.errors import TidemarkError, WrongSettings
 from streams.replay import Replay, Told
 from streams.settings import Settings
 from streams.simulate import SimulationPlan, write
+from streams.survey import survey
 
 
 def season_in(folder: Path, days: int) -> Path:
@@ -97,6 +98,8 @@ def test_clusterers_come_from_a_closed_list_each_with_its_parameters() -> None:
     assert list(compare.chosen(",".join(CLUSTERERS), ['river.KMeans={"n_clusters": 5}'], settings)) == list(CLUSTERERS)
     for wrong, params in (
         ("river.Kmeans", []), ("", []), ("tidemark,", []), ("tidemark", ["river.KMeans={}"]),
+        ("river.KMeans", ['river.KMeans={"n_clusters": 1%s}' % ("0" * 400)]),
+        ("river.KMeans", ["river.KMeans=" + "[" * 10_000]),
         ("river.KMeans", ["river.KMeans"]), ("river.KMeans", ["river.KMeans=[]"]),
         ("river.KMeans", ["river.KMeans={'a'}"]), ("river.KMeans", ['river.KMeans={"n_clusters": -1}']),
         ("river.KMeans", ['river.KMeans={"speed": 1}']), ("tidemark", ['tidemark={"n_clusters": 8}']),
@@ -104,6 +107,50 @@ def test_clusterers_come_from_a_closed_list_each_with_its_parameters() -> None:
         with pytest.raises(WrongSettings) as refused:
             compare.chosen(wrong, params, settings)
         assert len(refused.value.lines) == 1
+
+
+def test_an_empty_name_is_told_as_one() -> None:
+    for given in ("tidemark,", "", ",tidemark", "tidemark, ,river.KMeans"):
+        with pytest.raises(
+            WrongSettings, match=f"--clusterers '{given}' has an empty name; these are known: tidemark, "
+        ):
+            compare.chosen(given, [], Settings())
+
+
+def test_a_truth_must_know_wallets_of_the_stream_and_it_is_told_how_many(folder: Path, tmp_path: Path) -> None:
+    events, truth, said = folder / "events.ndjson", tmp_path / "truth.json", list[str]()
+    personas = compare.personas_of(folder / "truth.json")
+    assert compare.personas_in(events, folder / "truth.json", said.append) == personas
+    assert said == []
+    truth.write_text('{"personas": {"another": [[0, "holder"]]}}', encoding="utf-8")
+    with pytest.raises(
+        TidemarkError, match=r"is the truth of another stream: none of its wallets is in .*events.ndjson"
+    ):
+        compare.personas_in(events, truth, said.append)
+    some = dict(list(personas.items())[:7]) | {"another": [(0, "holder")]}
+    truth.write_text(json.dumps({"personas": some}), encoding="utf-8")
+    assert list(compare.personas_in(events, truth, said.append)) == list(personas)[:7]
+    assert said == [f"7 of the 60 wallets in {events} are in {truth}, which knows 8: only these are held against it"]
+
+
+def test_a_broken_line_is_told_once_and_where(folder: Path, tmp_path: Path) -> None:
+    lines = (folder / "events.ndjson").read_text(encoding="utf-8").splitlines()[:200]
+    file = tmp_path / "x.ndjson"
+    for broken, why in (
+        ('{"topic": oops}', "line 201: not a JSON object: Expecting value at character 11"),
+        ("{", "line 201: not a JSON object: Expecting value at character 2"),
+    ):
+        file.write_text("\n".join([*lines, broken]), encoding="utf-8")
+        with pytest.raises(TidemarkError) as refused:
+            survey(file)
+        assert str(refused.value) == f"{file}, {why}"
+
+
+def test_a_survey_knows_when_a_file_begins_and_ends_and_who_is_in_it(folder: Path) -> None:
+    found = survey(folder / "events.ndjson")
+    assert 0 <= found.begin_ms - DAY_MS * 20_454 < DAY_MS  # 2026-01-01
+    assert 39 * DAY_MS <= found.end_ms - DAY_MS * 20_454 < 40 * DAY_MS
+    assert len(found.wallets) == 60
 
 
 def test_files_that_are_not_what_they_should_be_end_in_one_line(tmp_path: Path) -> None:
@@ -115,7 +162,7 @@ def test_files_that_are_not_what_they_should_be_end_in_one_line(tmp_path: Path) 
         assert str(file) in str(refused.value)
     with pytest.raises(TidemarkError, match="cannot read"):
         compare.replayed(tmp_path / "nothing", Rules(), print)
-    for content in (b"", b"[]", b"{}", b'{"personas": {"w": [1]}}'):
+    for content in (b"", b"[]", b"{}", b'{"personas": {"w": [1]}}', b'{"personas": {"w": []}}'):
         file.write_bytes(content)
         with pytest.raises(TidemarkError, match="no truth"):
             compare.personas_of(file)

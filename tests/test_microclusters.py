@@ -1,7 +1,9 @@
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from copy import deepcopy
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -37,33 +39,71 @@ def test_river_accepts_it() -> None:
     checks.check_estimator(a_model())
 
 
-#: River applies none of these to clusterers; the promises hold for ours all the same.
-DATASET_CHECKS = (
-    common.check_learn_one,
-    common.check_pickling,
-    common.check_shuffle_features_no_impact,
-    common.check_emerging_features,
-    common.check_disappearing_features,
-    common.check_radically_disappearing_features,
-    common.check_predict_one_pure,
-    common.check_predict_one_before_any_learn,
-    common.check_no_state_aliasing_with_input,
-    common.check_clone_is_independent,
-    common.check_seeding_is_idempotent,
-    common.check_bounded_memory_growth,
-)
+#: River applies no check on data to clusterers; the promises hold for ours all the same. These cannot be asked.
+NOT_FOR_US = {
+    "check_debug_one": "there is no debug_one",
+    "check_transform_one": "it is no transformer",
+    "check_transform_many_matches_transform_one": "it is no transformer",
+    "check_predict_proba_many_matches_predict_proba_one": "it tells no probabilities",
+    "check_predict_many_matches_predict_one": "needs pandas; our own law stands below",
+    "check_learn_many_matches_learn_one": "needs pandas; batches are learned together here",
+}
+DATASET_CHECKS = [
+    check
+    for name, check in inspect.getmembers(common, inspect.isfunction)
+    if name.startswith("check_") and list(inspect.signature(check).parameters) == ["model", "dataset"]
+    if name not in NOT_FOR_US
+]
 
 
-class Phishing:
-    """A labelled set that comes with River."""
+class Labelled:
+    """The beginning of a labelled set that comes with River: two features that may both be gone, or many."""
 
-    def __iter__(self) -> Iterator[tuple[dict[str, float], bool]]:
-        return iter(datasets.Phishing().take(600))
+    def __init__(self, source: Iterable[tuple[dict[str, float], Any]], rows: int) -> None:
+        self.source, self.rows = source, rows
+
+    def __iter__(self) -> Iterator[tuple[dict[str, float], Any]]:
+        return islice(iter(self.source), self.rows)
 
 
+SOURCES = (datasets.Bananas, datasets.Phishing, datasets.ImageSegments)  # 2, 9 and 18 features
+
+
+def test_all_of_river_s_checks_on_data_are_asked() -> None:
+    assert {check.__name__ for check in DATASET_CHECKS} >= {
+        "check_learn_one", "check_pickling", "check_shuffle_features_no_impact", "check_emerging_features",
+        "check_disappearing_features", "check_radically_disappearing_features", "check_predict_one_pure",
+        "check_predict_one_before_any_learn", "check_no_state_aliasing_with_input", "check_clone_is_independent",
+        "check_seeding_is_idempotent", "check_bounded_memory_growth",
+    }  # fmt: skip
+    assert all(hasattr(common, name) for name in NOT_FOR_US)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda source: source.__name__)
 @pytest.mark.parametrize("check", DATASET_CHECKS, ids=lambda check: check.__name__)
-def test_river_s_checks_on_data_hold_too(check: Callable[[MicroClusters, Phishing], None]) -> None:
-    check(a_model(), Phishing())
+def test_river_s_checks_on_data_hold_too(check: Callable[[MicroClusters, Labelled], None], source: Any) -> None:
+    check(a_model(), Labelled(source(), 2000 if check is common.check_bounded_memory_growth else 600))
+
+
+def test_rows_without_any_feature_are_rows_of_which_nothing_is_known() -> None:
+    model = a_model()
+    for _ in range(64):
+        model.learn_one({})
+    assert (model.refit(), model.predict_one({}), model.predict_one({"x": 1.0})) == (None, 0, 0)
+    for at in range(400):
+        model.learn_one({"x": at % 2 + at % 7 / 100})
+    assert len({model.predict_one({"x": 0.0}), model.predict_one({"x": 1.0})} - {0}) == 2
+
+
+@pytest.mark.parametrize("shape", [(50, 3), (50, 5), (4,)])
+def test_an_array_of_another_width_is_refused_and_nothing_learned(shape: tuple[int, ...]) -> None:
+    model = a_model()
+    model.learn_many(planted(0, 300, features=4)[0])
+    before = model.snapshot()
+    for ask in (model.learn_many, model.predict_many):
+        with pytest.raises(ValueError, match=r"must have the shape \(n, 4\), one column for each feature.*has \("):
+            ask(np.zeros(shape))
+    assert model.snapshot() == before
 
 
 def test_predicting_changes_nothing_and_is_the_same_one_by_one() -> None:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.names import GivenName, WrongName, give, name_for, natural, natural_row, read_given, with_names
+from models.names import GivenName, WrongName, folded, give, name_for, natural, natural_row, read_given, with_names
 from models.rows import FEATURES
+from models.segments import Catalogue
 from tests.test_segments import a_catalogue
 
 
@@ -70,6 +73,12 @@ def test_the_second_of_a_kind_is_called_by_what_sets_it_apart() -> None:
     assert found == "big-ticket traders"
 
 
+def test_a_name_from_a_centre_is_nobody_s_whatever_the_case() -> None:
+    taken = {"ACTIVE  traders", "Big-Ticket Traders"}
+    found = name_for(centre(frequency=6.0), centre(ticket=2.0, wallet_size=1.0), taken)
+    assert found == "large traders"
+
+
 @given(st.integers(0, 10**6), st.integers(1, 60))
 def test_names_are_unique_readable_and_the_same_again(seed: int, count: int) -> None:
     draw = np.random.default_rng(seed)
@@ -100,15 +109,25 @@ def test_a_given_name_is_stored_and_read_again() -> None:
         (7, GivenName("fine", "two\nlines"), "one line"),
         (7, GivenName("Unassigned"), "segment.s id"),
         (7, GivenName("s12"), "segment.s id"),
+        (7, GivenName("ｓ１２"), "segment.s id"),
+        (7, GivenName("Whales"), "the overlay"),
+        (7, GivenName(" WHALE "), "the overlay"),
+        (7, GivenName("\u2013"), "no letter and no digit"),
+        (7, GivenName("— … !"), "no letter and no digit"),
         (7, GivenName("Name 1"), "s8 is called name 1"),
         (7, GivenName("SECOND"), "s2 is called second"),
         (7, GivenName("mine"), "s9 is called Mine"),
+        (7, GivenName("name\u00a0  1"), "s8 is called name 1"),
+        (7, GivenName("ｎａｍｅ 1"), "s8 is called name 1"),
+        (7, GivenName("cafe\u0301"), "s10 is called caf\u00e9"),
+        (7, GivenName("STRASSE"), "s11 is called Straße"),
         (99, GivenName("fine"), "no segment s99"),
     ],
 )
 def test_a_name_that_would_confuse_is_refused_in_one_line(number: int, given: GivenName, why: str) -> None:
+    others = {9: GivenName("Mine"), 10: GivenName("caf\u00e9"), 11: GivenName("Straße")}
     with pytest.raises(WrongName, match=why) as refused:
-        give(a_catalogue(), number, given, {9: GivenName("Mine")})
+        give(a_catalogue(), number, given, others)
     assert "\n" not in str(refused.value)
 
 
@@ -117,8 +136,24 @@ def test_a_segment_may_be_given_its_own_name_again_and_a_retired_one_too() -> No
     assert give(a_catalogue(), 3, GivenName("gone for good"), {})
 
 
+def test_a_name_is_kept_in_one_form_however_it_was_typed() -> None:
+    stored = give(a_catalogue(), 7, GivenName("  cafe\u0301 \u00a0 regulars", "who  stay"), {})
+    expected = {7: GivenName("caf\u00e9 regulars", "who stay")}
+    assert read_given({b"7": stored}) == expected
+    typed = b'{"name": "cafe\\u0301  regulars", "description": " who stay"}'
+    assert read_given({b"7": typed}) == expected  # one that was stored before there was one form
+
+
 def test_what_cannot_be_read_of_the_given_names_is_left_out() -> None:
-    found = {b"1": b'{"name":"a"}', b"x": b'{"name":"b"}', b"2": b"{", b"3": b"[]", b"4": b'{"title":"c"}', b"5": b"7"}
+    found = {
+        b"1": b'{"name":"a"}',
+        b"x": b'{"name":"b"}',
+        b"2": b"{",
+        b"3": b"[]",
+        b"4": b'{"title":"c"}',
+        b"5": b"7",
+        b"6": b'{"name":6}',
+    }
     assert read_given(found) == {1: GivenName("a")}
 
 
@@ -133,3 +168,35 @@ def test_given_names_win_and_a_name_that_says_the_same_gets_a_number() -> None:
     assert with_names(named, {7: GivenName("name 1", "mine"), 2: GivenName("old friends")}) is named
     assert with_names(catalogue, {}) is catalogue
     assert with_names(named, {}).segments == catalogue.segments
+
+
+def test_a_name_with_capitals_gives_way_to_a_given_one_without() -> None:
+    catalogue = a_catalogue()
+    first, *others = catalogue.segments
+    catalogue = replace(catalogue, segments=(replace(first, name="DeFi users"), *others))
+    assert with_names(catalogue, {8: GivenName("defi users")}).name_of(7) == "DeFi users 2"
+
+
+#: Names that are the same to people, and some of the automatic ones.
+ALIKE = ["name 1", "NAME 1", "Name  1", "ｎａｍｅ 1", "name 1 2", "second", "Second", "caf\u00e9", "cafe\u0301", "fine"]
+
+
+@given(st.lists(st.tuples(st.integers(1, 12), st.sampled_from(ALIKE), st.sampled_from(["", "told"])), max_size=8))
+def test_no_two_segments_alive_or_retired_are_ever_called_the_same(renames: list[tuple[int, str, str]]) -> None:
+    automatic = catalogue = a_catalogue()
+    stored: dict[bytes, bytes] = {}
+    for number, name, description in renames:
+        given = read_given(stored)
+        if number in given and name == "fine":
+            del stored[b"%d" % number]  # --reset
+        else:
+            with suppress(WrongName):
+                stored[b"%d" % number] = give(catalogue, number, GivenName(name, description), given)
+        given = read_given(stored)
+        catalogue = Catalogue.from_json(with_names(catalogue, given).to_json())
+        assert with_names(catalogue, given) is catalogue
+        numbers = [*(segment.number for segment in catalogue.segments), *catalogue.retired_names]
+        assert len({folded(catalogue.name_of(number)) for number in numbers}) == len(numbers)
+        for named, its in given.items():
+            assert (catalogue.name_of(named), catalogue.description_of(named)) == its
+    assert with_names(catalogue, {}).to_json() == automatic.to_json()

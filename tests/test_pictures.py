@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from streams import pictures
 from streams.errors import TidemarkError
+from streams.lettering import WIDTH, brief, columns, fonts_for, legible
 from streams.pictures import BarsView, DriftView, LinesView, MapView
 
 DAYS = [datetime(2026, 3, 1, tzinfo=UTC) + timedelta(days=day) for day in range(5)]
@@ -69,6 +73,82 @@ def test_a_map_names_every_segment_with_its_share_and_what_the_axes_are(tmp_path
     told = texts(file)
     assert {"active traders  50%", "steady holders  30%", "$} &amp; co$  20%"} <= set(told)
     assert {"more spot →", "more frequency ↑", "wallets in a cell (logarithmic)"} <= set(told)
+
+
+def test_a_map_shows_whales_upon_all_segments_and_counts_them(tmp_path: Path) -> None:
+    file = tmp_path / "map.svg"
+    pictures.wallet_map(file, replace(MAP, whales=MAP.points[:50], whale_counts=[1200, 1, 0]))
+    told = "\n".join(texts(file))
+    assert all(each in told for each in ("(1,200 whales)", "(1 whale)", "(0 whales)", pictures.WHALES))
+
+
+LONG = "the name that somebody in earnest gave to a segment, with the end"
+
+
+def extent(file: Path) -> float:
+    """How much of the width of a picture its panel has, by the leftmost and rightmost ends of its first axis."""
+    picture = file.read_text(encoding="utf-8")
+    (width,) = re.findall(r'viewBox="0 0 ([\d.]+)', picture)
+    corners = re.search(r'id="patch_2">\s*<path d="M ([\d.]+) [\d.]+ \s*L ([\d.]+)', picture)
+    assert corners
+    return (float(corners[2]) - float(corners[1])) / float(width)
+
+
+@pytest.mark.parametrize("name", [LONG[:64], "x" * 64, "長" * 30 + "x"])
+def test_long_names_leave_the_panel_its_room_and_the_picture_its_edges(tmp_path: Path, name: str) -> None:
+    names, file = [name, name[:-1] + "y", name[:-1] + "z"], tmp_path / "long.svg"
+    pictures.wallet_map(file, replace(MAP, names=names))
+    assert extent(file) > 0.6
+    assert max(map(columns, texts(file))) < 45
+    pictures.drift(file, replace(DRIFT, names=names, births=[(DAYS[3], each) for each in names * 4]))
+    assert extent(file) > 0.6
+    assert max(map(columns, texts(file))) < 115
+
+
+def test_dates_are_so_few_that_they_stand_apart(tmp_path: Path) -> None:
+    file, days = tmp_path / "drift.svg", [DAYS[0] + timedelta(days=day) for day in range(400)]
+    pictures.drift(file, DriftView("long", days, NAMES, np.full((400, 3), 1 / 3)))
+    ticks = [text for text in texts(file) if re.fullmatch(r"[A-Z][a-z]{2}|20\d\d|\d\d", text)]
+    assert 4 <= len(ticks) <= 9
+
+
+@given(
+    st.text(st.characters(categories=["L", "N", "P", "Zs"], exclude_characters="…"), min_size=1, max_size=64),
+    st.sampled_from([1, 2]),
+)
+def test_a_name_is_cut_only_where_it_must_be_and_keeps_both_ends(name: str, lines: int) -> None:
+    told = brief(name, lines)
+    assert told.count("\n") < lines
+    assert max(map(columns, told.split("\n"))) <= WIDTH + 1  # a letter of two columns may not divide a line evenly
+    letters, shown = "".join(name.split()), "".join(told.split())
+    if columns(name) <= lines * WIDTH:
+        assert shown == letters
+    else:
+        head, tail = shown.split("…")
+        assert letters.startswith(head)
+        assert letters.endswith(tail)
+
+
+#: A letter that only another font of matplotlib has, and one that no font has.
+ELSEWHERE, NOWHERE = "\u1d25", "\U000e0fff"
+
+
+def test_letters_our_font_lacks_come_from_one_that_has_them(tmp_path: Path) -> None:
+    families, missing = fonts_for([f"bears {ELSEWHERE}"])
+    assert (families[0], len(families), missing) == ("DejaVu Sans", 2, "")
+    assert fonts_for(["lenders"]) == (["DejaVu Sans"], "")
+
+
+def test_a_name_no_font_can_write_is_told_once_and_drawn_as_its_id(tmp_path: Path) -> None:
+    said: list[str] = []
+    names = ["lenders", f"a{NOWHERE}", f"{NOWHERE}b", f"c{ELSEWHERE}"]
+    drawn = legible(names, ["s1", "s2", "s3", "s4"], said.append)
+    assert drawn == ["lenders", "s2", "s3", f"c{ELSEWHERE}"]
+    (line,) = said
+    assert "s2, s3 " in line
+    assert legible(["lenders"], ["s1"], said.append) == ["lenders"]
+    assert len(said) == 1
+    pictures.wallet_map(tmp_path / "a.png", replace(MAP, names=names[:3]))  # a box, but no warning: those are errors
 
 
 def test_a_map_without_wallets_still_has_its_segments(tmp_path: Path) -> None:

@@ -75,6 +75,21 @@ def test_a_name_that_was_retired_or_given_is_nobody_else_s() -> None:
     assert grown(third, Lineage((1, 2, 4))).name_of(1) == FIRST.name_of(1)
 
 
+def test_a_retired_segment_keeps_what_users_said_and_its_own_name_for_when_they_take_it_back() -> None:
+    given = {2: GivenName("mine", "for ever"), 1: GivenName(FIRST.name_of(3))}
+    second = grown(FIRST, Lineage((1, 2), retired={3: 1}), given)
+    assert second.name_of(3) == f"{FIRST.name_of(3)} 2"  # nobody is called as another is
+    third = grown(second, Lineage((1,), retired={2: 1}), given)
+    assert (third.name_of(2), third.description_of(2)) == ("mine", "for ever")
+    assert Catalogue.from_json(third.to_json()).description_of(2) == "for ever"
+    fourth = grown(third, Lineage((1,)))
+    names = [fourth.name_of(number) for number in (1, 2, 3)]
+    assert (names, fourth.description_of(2)) == ([FIRST.name_of(number) for number in (1, 2, 3)], "")
+    back = grown(third, Lineage((1, 2), returned=(2,)), given)
+    assert (back.name_of(2), back.description_of(2)) == ("mine", "for ever")
+    assert grown(back, Lineage((1, 2))).name_of(2) == FIRST.name_of(2)
+
+
 def test_the_history_is_bounded() -> None:
     catalogue = EMPTY_CATALOGUE
     for turn in range(HISTORY):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from models.segments import Catalogue, Segment
 from models.state import Totals
 from streams import readouts
 from streams.embedded import Embedded
-from streams.errors import Refused, TidemarkError, Unavailable
+from streams.errors import Refused, TidemarkError, Unavailable, WrongSettings
 from streams.ledger import OVERVIEW, Ledger, Mark, Writes
 from streams.settings import Settings
 from tests.golden import Golden
@@ -106,7 +108,7 @@ def test_a_claimed_partition_that_has_committed_nothing_changes_nothing(settings
 def test_totals_have_the_fields_of_the_contract_in_its_order(settings: Settings) -> None:
     assert list(readouts.totals(settings)) == [
         "transactions", "touches", "duplicates", "late", "beyond_memory", "rejected", "revenue_micros", "cost_micros",
-        "segment_changes", "wallets", "catalogue_version",
+        "segment_changes", "wallets", "catalogue_version", "whales",
     ]  # fmt: skip
 
 
@@ -168,7 +170,7 @@ def test_roi_rows_have_the_shape_of_the_contract(settings: Settings) -> None:
     assert rows[4] == {
         "segment": "s3", "name": "leveraged traders", "campaign_id": "spring|50%", "channel": "email",
         "rule": "position", "revenue_micros": 5_000_000, "cost_micros": 2_000_000, "conversions_micros": 1_000_000,
-        "roi": 1.5,
+        "roi": 1.5, "whales": 0,
     }  # fmt: skip
     assert (rows[5]["campaign_id"], rows[5]["channel"], rows[5]["roi"]) == (None, None, None)
 
@@ -188,6 +190,25 @@ def test_segments_are_those_of_the_catalogue_and_those_with_wallets_then_unassig
     assert rows[1]["centre"] == rows[-1]["centre"] == {}
 
 
+def test_whales_are_counted_by_segment_as_the_commits_left_them_and_the_flags_say_the_same(settings: Settings) -> None:
+    publish(settings)
+    cells = {cell_field("s3", b"|"): (0, *[9] * 5, *[0] * 5), cell_field("unassigned", b"|"): (0, *[9] * 5, *[0] * 5)}
+    whales = [{0: 1, 3: 4}, {0: 2, 1: 3}, {}]
+    for partition, of_segments in enumerate(whales):
+        rows = {
+            f"w:{partition}-{segment}-{place}".encode(): stored_row(segment, whale=place < of_segments.get(segment, 0))
+            for segment in (0, 1, 3)
+            for place in range(5)
+        }
+        totals = Totals(wallets=15, wallets_by_segment=dict.fromkeys((0, 1, 3), 5), whales_by_segment=of_segments)
+        commit(settings, partition, Writes({**rows, b"totals": totals.to_json()}, with_totals(totals, cells).hashes))
+    expected = {"s1": 3, "s3": 4, "unassigned": 3}
+    assert {row["segment"]: row["whales"] for row in readouts.segments(settings)} == expected
+    assert readouts.totals(settings)["whales"] == 10
+    assert {(row["segment"], row["whales"]) for row in readouts.roi(settings)} == {("s3", 4), ("unassigned", 3)}
+    assert Counter(row["segment"] for row in readouts.wallets(settings) if row["whale"]) == expected
+
+
 def test_a_wallet_is_found_where_the_partitioner_puts_it(settings: Settings) -> None:
     publish(settings)
     wallet = "wällét/1 |%"
@@ -200,9 +221,13 @@ def test_a_wallet_is_found_where_the_partitioner_puts_it(settings: Settings) -> 
     found = readouts.wallet(settings, wallet)
     assert 0 < found.pop("confidence") <= 1
     assert list(found.pop("features")) == list(FEATURES)
+    assert found.pop("known") == {
+        "age_days": 0.0, "recency_days": 0.0, "transactions": 9, "products": 0, "experience": "beginner",
+        "sell_fast": 0.0,
+    }  # fmt: skip
     assert found == {
         "wallet_id": wallet, "segment": "s3", "name": "leveraged traders", "since": "2023-11-14T22:13:20.000Z",
-        "sequence": 7, "lifecycle": "active", "whale": True,
+        "sequence": 7, "lifecycle": "active", "whale": True, "description": None,
         "touches": [
             {
                 "occurred_at": "2023-11-14T22:13:20.123Z", "event_id": "e1",
@@ -259,6 +284,36 @@ def test_wallets_are_listed_once_each_and_by_segment(settings: Settings) -> None
     assert {row["segment"] for row in readouts.wallets(settings, "s3")} == {"s3"}
     assert sum(1 for _ in readouts.wallets(settings, "unassigned")) == 1050
     assert json.dumps(next(readouts.wallets(settings)))
+
+
+@pytest.mark.parametrize(
+    ("segment", "why"),
+    [
+        ("s999", "no segment s999"),
+        ("s2", "no segment s2"),
+        ("s03", "no segment's id"),
+        ("S3", "no segment's id"),
+        ("whales", "no segment's id"),
+        ("s" + "9" * 5000, "no segment's id"),
+    ],
+)
+def test_wallets_of_a_segment_there_never_was_are_wrong_usage_in_one_short_line(
+    settings: Settings, segment: str, why: str
+) -> None:
+    publish(settings)
+    commit(settings, 0, with_totals(Totals(wallets=2, wallets_by_segment={3: 1, 5: 1})))
+    with pytest.raises(WrongSettings, match=why) as refused:
+        next(readouts.wallets(settings, segment))
+    assert (len(refused.value.lines), len(str(refused.value)) < 120) == (1, True)
+
+
+def test_wallets_of_a_segment_that_is_empty_gone_or_not_yet_known_are_none(settings: Settings) -> None:
+    assert list(readouts.wallets(settings, "s3")) == []  # before the first commit
+    publish(settings)
+    commit(settings, 0, with_totals(Totals(wallets=1, wallets_by_segment={5: 0})))
+    assert [list(readouts.wallets(settings, segment)) for segment in ("s1", "s5", "unassigned")] == [[], [], []]
+    commit(settings, OVERVIEW, Writes({b"catalogue": replace(CATALOGUE, retired_names={2: "gone"}).to_json()}))
+    assert list(readouts.wallets(settings, "s2")) == []
 
 
 def test_an_exported_catalogue_is_the_pinned_one_read_back(settings: Settings, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from scipy.stats import norm
 from models.decisions import standing
 from models.rows import FEATURES, SEGMENTS, SLOTS
 from models.rules import WINSOR, Rules
-from models.segments import EMPTY_CATALOGUE, Catalogue, Happening, Segment, UnusableCatalogue
+from models.segments import EMPTY_CATALOGUE, Catalogue, Happening, Segment, UnusableCatalogue, confidence
 
 D = len(FEATURES)
 
@@ -196,6 +196,12 @@ def test_a_retired_segment_is_followed_to_the_one_that_stands_for_it() -> None:
     assert [catalogue.successor(number) for number in (7, 2, 1, 3, 99)] == [7, 7, 7, 0, 0]
     assert replace(catalogue, retired={1: 2, 2: 1}).successor(1) == 0
     assert [catalogue.column_of(number) for number in (7, 9, 1)] == [0, 2, -1]
+
+
+def test_confidence_is_the_posterior_at_temperature_four_with_a_fifth_spread_evenly() -> None:
+    scores = np.array([[0.0, 4.0, -4.0], [0.0, 0.0, 0.0], [0.0, 400.0, 0.0]])
+    found = confidence(scores, np.array([1, 0, 1]))
+    assert found.tolist() == pytest.approx([0.598859, 1 / 3, 0.8 + 0.2 / 3], abs=1e-6)
 
 
 def test_what_became_of_segments_and_what_users_wrote_is_kept_in_the_json() -> None:

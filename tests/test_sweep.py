@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.lifecycle import GRID_MS, IDLE_MS
-from models.rows import DORMANT, LIFECYCLE, unpack_rows
+from models.rows import DORMANT, LIFECYCLE, WHALE, unpack_rows
 from models.rules import DAY_MS, HOUR_MS, Rules
 from models.segments import Catalogue
 from models.state import TOUCHES
@@ -106,6 +106,18 @@ def test_its_next_transaction_brings_it_back_and_later_it_is_active_again() -> N
     assert row_of(partition, "quiet")["due_s"] > 0
     partition.take(numbered(busy("quiet", from_days=31)))
     assert LIFECYCLE[row_of(partition, "quiet")["lifecycle"]] == "active"
+
+
+def test_a_whale_leaves_as_one_and_is_none_until_it_is_back() -> None:
+    all_are = replace(catalogue(), whale_at=1.0)
+    partition = Partition(all_are, RULES).take(numbered([*busy("quiet"), *beats(20, 10)]))
+    assert told(partition)[-1]["status"] == "left"
+    assert told(partition)[-1]["whale"]
+    assert not row_of(partition, "quiet")["flags"] & WHALE
+    assert partition.counted.whales_by_segment == {}
+    partition.take(numbered([trade("quiet", 30 * 24 + 1)]))
+    assert told(partition)[-1]["whale"]
+    assert sum(partition.counted.whales_by_segment.values()) == 1
 
 
 def test_a_touch_wakes_nobody_and_costs_in_unassigned() -> None:

@@ -13,6 +13,7 @@ from models.rules import DAY_MS
 from models.timeline import (
     FLAP_MS,
     MONTH_MS,
+    departures,
     flaps,
     held,
     histories,
@@ -22,6 +23,7 @@ from models.timeline import (
     returns,
     segment_at,
     segments_at,
+    stayed_away,
     wallet_months,
 )
 
@@ -62,6 +64,19 @@ def test_who_was_silent_and_comes_back_has_returned_and_not_wavered() -> None:
     told = histories([*path("soon", (0, 1), (10, 0), (20, 1)), *path("late", (0, 1), (10, 0), (24.5, 1))])
     assert flaps(told) == []
     assert [change.wallet for change in returns(told)] == ["soon"]
+
+
+def test_who_is_given_a_segment_again_has_not_stayed_away() -> None:
+    told = histories(
+        [*path("gone", (0, 1), (10, 0)), *path("back", (0, 1), (10, 0), (20, 1), (22, 0)), *path("on", (0, 1), (10, 2))]
+    )
+    at_once = histories(path("w", (0, 1), (10, 0), (10, 1)))
+    assert not stayed_away(at_once, at_once["w"][1], 0)
+    left = departures(told, 0, 21 * DAY_MS)
+    assert [(change.wallet, change.left) for change in left] == [("gone", 1), ("back", 1)]
+    for days, stayed in ((7, [True, True]), (9.9, [True, True]), (10, [True, False]), (30, [True, False])):
+        assert [stayed_away(told, change, int(days * DAY_MS)) for change in left] == stayed
+    assert departures(told, 21 * DAY_MS, 30 * DAY_MS) == [told["back"][-1]]
 
 
 def test_time_without_a_segment_does_not_count() -> None:

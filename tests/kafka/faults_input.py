@@ -13,7 +13,7 @@ from kafka.admin import KafkaAdminClient
 from streams.spoil import SPOILERS
 from tests.kafka.inputs import HOT_WALLET, part_of, produce, produce_in_transactions
 from tests.kafka.processes import wait_until
-from tests.kafka.scene import Fault, Scene, Stream
+from tests.kafka.scene import LIVE, Fault, Scene, Stream
 
 #: The contract's closed list of reasons to reject a record.
 REASONS = {*SPOILERS, "wrong_partition"}
@@ -117,7 +117,7 @@ def partitions_added(scene: Scene) -> None:
     _all_refuse(scene, f"{more} partitions")
     scene.say(f"all workers have refused at {scene.applied()} records")
     _killed_command(scene, "repartition")
-    world.run("repartition", seconds=600)
+    world.run("repartition", seconds=600, allowed_lateness=LIVE["allowed_lateness"])
     world.partitions = more
     scene.say("repartitioned")
     scene.resume_supervising()
@@ -125,7 +125,7 @@ def partitions_added(scene: Scene) -> None:
 
 def _killed_command(scene: Scene, *words: str) -> None:
     """Start it and kill it in the middle of its work, more or less."""
-    environment = scene.world.environment()
+    environment = scene.world.environment(**scene.fault.settings)
     try:
         subprocess.run(
             scene.world.words(*words),
@@ -198,5 +198,6 @@ FAULTS: tuple[Fault, ...] = (
         "Both topics are given twice as many partitions under live workers; then `tidemark repartition`.",
         partitions_added,
         first=0.5,
+        settings=LIVE,  # the second half is sent while the workers still work
     ),
 )

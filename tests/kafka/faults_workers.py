@@ -8,9 +8,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from models.rules import DAY_MS
 from tests.kafka.faultless import announced_too_early
-from tests.kafka.scene import Fault, Scene
+from tests.kafka.scene import LIVE, Fault, Scene
 
 if TYPE_CHECKING:
     from tests.kafka.cluster import Worker
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
 #: Longer than the workers' session timeout: by then a frozen one has lost its partitions.
 FROZEN_S = 9.0
 KILLS, VISITS = 5, 5
-#: A month goes by in a minute: a producer that a busy machine holds up for a second is half a day late, and what is
-#: later than the allowed lateness is credited by what was known.
-LIVE = {"allowed_lateness": 5 * DAY_MS}
 #: Commits so small that each holds records of one topic only.
 SINGLE = {"batch_records": 1}
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import redis
 
+from models.rules import DAY_MS
 from tests.kafka.processes import wait_until
 
 if TYPE_CHECKING:
@@ -32,6 +33,9 @@ RESTART_S = 1.0
 SETTINGS: Mapping[str, object] = {"session_timeout_ms": 6000, "batch_records": 100}
 #: What all workers of a run must agree on, those without faults too: wallets move easily, so there is much to announce.
 DECIDING: Mapping[str, object] = {"switch_at": 1}
+#: A month goes by in a minute: a producer that a busy machine holds up for a second is half a day late, and what is
+#: later than the allowed lateness is credited by what was known.
+LIVE = {"allowed_lateness": 5 * DAY_MS}
 
 
 @dataclass(frozen=True, slots=True)
