@@ -58,11 +58,11 @@ def test_newcomers_that_outweigh_their_hosts_do_not_take_the_number() -> None:
 
 
 def test_a_cluster_of_everybody_takes_no_number_however_near_it_is() -> None:
-    mass = np.array([[0.5, 0.0, 0.06], [0.0, 0.4, 0.07]])
-    apart = np.array([[0.1, 5.0, 5.0], [5.0, 4.0, 0.2]])
-    assert trace((4, 7), mass, 9, apart=apart).numbers == (4, 9, 7)
-    mixed = np.array([[0.5, 0.0, 0.06], [0.1, 0.4, 0.05]])
-    assert trace((4, 7), mixed, 9, apart=apart).numbers == (4, 7, 9)
+    apart = np.array([[4.0, 5.0, 5.0, 0.2], [5.0, 0.1, 5.0, 5.0], [5.0, 5.0, 0.1, 5.0]])
+    mass = np.array([[0.3, 0.0, 0.0, 0.04], [0.0, 0.3, 0.0, 0.03], [0.0, 0.0, 0.3, 0.0]])
+    assert trace((4, 7, 8), mass, 9, apart=apart).numbers == (9, 7, 8, 4)
+    of_three = np.array([[0.3, 0.0, 0.0, 0.04], [0.0, 0.3, 0.0, 0.03], [0.0, 0.0, 0.27, 0.03]])
+    assert trace((4, 7, 8), of_three, 9, apart=apart).numbers == (4, 7, 8, 9)
 
 
 def test_a_segment_that_is_absorbed_names_who_took_its_wallets() -> None:
