@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 SURVIVES = 0.5
 #: A new cluster that took this share of an old one's mass is a part of it that split off.
 SPLITS = 0.25
+#: A cluster is elsewhere than a segment has been for long if its squared distance, in the segment's variances and
+#: averaged over the features, is above this; segments that only drift stay below 0.4.
+ELSEWHERE = 1.0
 #: A new cluster is a retired one come back if their squared distance, in units of their variance and averaged over
 #: the features, is below this: neighbours that differ in three of sixteen features by two deviations do not pass.
 SAME = 0.5
@@ -61,18 +64,24 @@ def trace(
     mass: NDArray[np.float64],
     next_number: int,
     returning: Mapping[int, int] = MappingProxyType({}),
+    apart: Floats | None = None,
 ) -> Lineage:
     """Carry `numbers` of the old columns over to the new ones; new segments count from `next_number`.
 
     `mass` float64 (old, new), with a row and a column for each, also where it is empty. `returning`: new columns
-    that are retired segments come back, if no living segment is their heir -> the number they had.
+    that are retired segments come back, if no living segment is their heir -> the number they had. `apart` (old, new):
+    how far each new cluster is from where each old one has been for long. Newcomers are counted to the nearest segment
+    until they have one of their own; once they are more than their hosts, mass alone would give them its number.
     """
     old_mass, new_mass = mass.sum(axis=1, keepdims=True), mass.sum(axis=0, keepdims=True)
     taken = mass / np.maximum(old_mass, 1e-300)
     jaccard = mass / np.maximum(old_mass + new_mass - mass, 1e-300)
     held = np.maximum(taken, mass / np.maximum(new_mass, 1e-300))
     pairs = zip(*linear_sum_assignment(-jaccard), strict=True)
-    known = {int(new): numbers[old] for old, new in pairs if held[old, new] >= SURVIVES}
+    heirs = {int(old): int(new) for old, new in pairs if held[old, new] >= SURVIVES}
+    if apart is not None:
+        heirs = _without_newcomers(heirs, mass, apart)
+    known = {new: numbers[old] for old, new in heirs.items()}
     back = {column: number for column, number in returning.items() if column not in known}
     unclaimed = [column for column in range(mass.shape[1]) if column not in known | back]
     born = dict(zip(unclaimed, range(next_number, next_number + len(unclaimed)), strict=True))
@@ -82,6 +91,20 @@ def trace(
     parts = {column: int(taken[:, column].argmax()) for column in (*back, *born) if len(numbers)}
     split = {carried[column]: numbers[row] for column, row in parts.items() if taken[row, column] >= SPLITS}
     return Lineage(carried, tuple(born.values()), tuple(back.values()), retired, split)
+
+
+def _without_newcomers(heirs: dict[int, int], mass: Floats, apart: Floats) -> dict[int, int]:
+    """Old rows -> new columns, where an heir that is far from the usual place gives way to a nearer part of the row.
+
+    Such a part is a column that is nobody's heir, and most of it is the row's.
+    """
+    heirs = dict(heirs)
+    for column in sorted({*np.flatnonzero(mass.any(axis=0)).tolist()} - {*heirs.values()}):
+        row = int(mass[:, column].argmax())
+        most = mass[row, column] >= SURVIVES * mass[:, column].sum()
+        if most and row in heirs and apart[row, heirs[row]] > max(ELSEWHERE, apart[row, column]):
+            heirs[row] = column
+    return heirs
 
 
 def recognise(

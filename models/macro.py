@@ -220,6 +220,12 @@ def score(points: Points, fit: Fit) -> float:
     return float(points.weights @ ((other - own) / np.maximum(np.maximum(other, own), 1e-300)))
 
 
+def apart(places: Floats, fit: Fit) -> Floats:
+    """How far each place (n, d) is from each component, (n, k): squared, in its variances, mean of the features."""
+    squared: Floats = ((places[:, None] - fit.centres) ** 2 / fit.variances).mean(axis=2)
+    return squared
+
+
 def _masses(points: Points, fit: Fit) -> Floats:
     """Mass of each component by hard labels, (k,)."""
     return np.bincount(fit.labels, points.weights, len(fit)).astype(np.float64, copy=False)

@@ -15,6 +15,7 @@ from models.probation import Wish, wish_again
 from models.rows import UnknownFormat
 from models.segments import Mixture
 from models.summary import Scale, Summary
+from models.usual import Usual
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
@@ -117,6 +118,7 @@ class MicroClusters(base.Clusterer):
         self._since = 0.0
         self._refits = 0
         self._age = 0.0
+        self._usual = Usual.at(_places(None))
         self._resting: dict[int, Resting] = {}
         self._wish: Wish | None = None
 
@@ -160,6 +162,8 @@ class MicroClusters(base.Clusterer):
         self._age += half_lives
         self._summary.fade(0.5**half_lives)
         self._scale.fade(0.5 ** (half_lives / SCALE_LASTS))
+        if self.mixture is not None:
+            self._usual = self._usual.later(half_lives, _places(self.mixture))
 
     def _learn(self, rows: Floats, weights: Floats) -> None:
         self.forget(float(weights.sum()) / self.half_life)
@@ -187,28 +191,30 @@ class MicroClusters(base.Clusterer):
         points = self._points()
         if self.mixture is None:
             fit = self._first(points)
-            mass = np.zeros((0, len(fit)))
+            mass = apart = np.zeros((0, len(fit)))
         else:
             kept = self._carried(points, self.mixture)
             fit = self._better(points, kept)
             if fit is kept:
                 return None
             mass = identity.overlap(kept.labels, fit.labels, points.weights, (len(kept), len(fit)))
-        return self._replace(fit, mass)
+            apart = macro.apart(self._usual_now(), fit)
+        return self._replace(fit, mass, apart)
 
     def adopt(self, mixture: Mixture, numbers: tuple[int, ...]) -> None:
         """Go on from this mixture; `numbers` of its columns."""
+        self._usual = self._usual.renumbered(self.numbers, numbers, _places(mixture))
         self.mixture, self.numbers = mixture, numbers
         self.next_number = max(self.next_number, *(number + 1 for number in numbers), 1)
 
-    def _replace(self, fit: macro.Fit, mass: Floats) -> identity.Lineage:
-        """Put a fit in the place of the present mixture; `mass` (old, new) lies in both."""
+    def _replace(self, fit: macro.Fit, mass: Floats, apart: Floats) -> identity.Lineage:
+        """Put a fit in the place of the present mixture; `mass` (old, new) lies in both, which are `apart` so far."""
         scale = self._scale
         mixture = Mixture(mean=scale.mean, sd=scale.sd(), **_of(fit))
         recent = {number: each for number, each in self._resting.items() if self._age - each.since <= RETURNS}
-        apart = {n: (scale.scaled(each.centre), each.variance / scale.sd() ** 2) for n, each in recent.items()}
-        back = identity.recognise((fit.centres, fit.variances), apart)
-        lineage = identity.trace(self.numbers, mass, self.next_number, back)
+        resting = {n: (scale.scaled(each.centre), each.variance / scale.sd() ** 2) for n, each in recent.items()}
+        back = identity.recognise((fit.centres, fit.variances), resting)
+        lineage = identity.trace(self.numbers, mass, self.next_number, back, apart)
         gone = {number: self._at_rest(number) for number in lineage.retired}
         staying = {number: each for number, each in recent.items() if number not in lineage.returned}
         self._resting = dict([*staying.items(), *gone.items()][-RESTING:])
@@ -261,6 +267,11 @@ class MicroClusters(base.Clusterer):
         variances = self._summary.deviations / weights[:, None] / self._scale.sd() ** 2
         return macro.Points(self._scale.scaled(self._summary.means), variances, weights / weights.sum())
 
+    def _usual_now(self) -> Floats:
+        """The usual places of the centres (k, d), in today's scale."""
+        places: Floats = (self._usual.places - self._scale.mean) / self._scale.sd()
+        return places
+
     def _carried(self, points: macro.Points, mixture: Mixture) -> macro.Fit:
         """The present mixture in today's scale, on today's points."""
         ratio = mixture.sd / self._scale.sd()
@@ -300,6 +311,7 @@ class MicroClusters(base.Clusterer):
         self._resting = {}
         if self.mixture is not None:
             self.mixture = _widened(self.mixture, size)
+            self._usual = self._usual.widened(size)
 
     # Keeping
 
@@ -341,6 +353,8 @@ class MicroClusters(base.Clusterer):
             "weights": summary.weights,
             "means": summary.means,
             "deviations": summary.deviations,
+            "usual_places": self._usual.places,
+            "usual_ages": self._usual.ages,
             "gathered": np.array(self._gathered).reshape(len(self._gathered), len(self._features)),
         }
         arrays |= {"wish": wish.centre} if wish else {}
@@ -362,10 +376,18 @@ class MicroClusters(base.Clusterer):
         self._gathered = list(arrays["gathered"])
         fit = {name.removeprefix("fit_"): array for name, array in arrays.items() if name.startswith("fit_")}
         self.mixture = Mixture(**fit) if fit else None
+        self._usual = Usual.at(_places(self.mixture))
+        if "usual_places" in arrays:  # format 2 has had them not from its beginning
+            self._usual = Usual(arrays["usual_places"], arrays["usual_ages"])
 
 
 def _of(fit: macro.Fit | Mixture, *more: str) -> dict[str, Floats]:
     return {name: getattr(fit, name) for name in (*more, "centres", "variances", "shares")}
+
+
+def _places(mixture: Mixture | None) -> Floats:
+    """The centres (k, d) in the units of the features; none without a mixture."""
+    return np.zeros((0, 0)) if mixture is None else mixture.mean + mixture.sd * mixture.centres
 
 
 def _widened(mixture: Mixture, size: int) -> Mixture:

@@ -44,6 +44,27 @@ def test_a_split_leaves_the_number_with_the_larger_part() -> None:
     assert (lineage.born, lineage.retired) == ((3,), {})
 
 
+def test_newcomers_that_outweigh_their_hosts_do_not_take_the_number() -> None:
+    mass = np.array([[0.6, 0.0, 0.0], [0.0, 0.3, 0.1]])
+    apart = np.array([[0.1, 5.0, 5.0], [5.0, 4.0, 0.2]])  # what the second was for long is in the third column
+    assert trace((4, 7), mass, 9).numbers == (4, 7, 9)
+    lineage = trace((4, 7), mass, 9, apart=apart)
+    assert lineage.numbers == (4, 9, 7)
+    assert lineage.born == (9,)
+    assert lineage.split == {9: 7}
+    assert trace((4, 7), mass, 9, apart=apart[:, [0, 2, 1]]).numbers == (4, 7, 9)  # the larger part is where it was
+    nobody_stayed = np.array([[0.1, 5.0, 5.0], [5.0, 4.0, 6.0]])
+    assert trace((4, 7), mass, 9, apart=nobody_stayed).numbers == (4, 7, 9)  # the smaller part is farther still
+
+
+def test_a_cluster_of_everybody_takes_no_number_however_near_it_is() -> None:
+    apart = np.array([[4.0, 5.0, 5.0, 0.2], [5.0, 0.1, 5.0, 5.0], [5.0, 5.0, 0.1, 5.0]])
+    mass = np.array([[0.3, 0.0, 0.0, 0.04], [0.0, 0.3, 0.0, 0.03], [0.0, 0.0, 0.3, 0.0]])
+    assert trace((4, 7, 8), mass, 9, apart=apart).numbers == (9, 7, 8, 4)
+    of_three = np.array([[0.3, 0.0, 0.0, 0.04], [0.0, 0.3, 0.0, 0.03], [0.0, 0.0, 0.27, 0.03]])
+    assert trace((4, 7, 8), of_three, 9, apart=apart).numbers == (4, 7, 8, 9)
+
+
 def test_a_segment_that_is_absorbed_names_who_took_its_wallets() -> None:
     lineage = trace((1, 2, 3), np.array([[0.6, 0.0], [0.1, 0.05], [0.0, 0.3]]), 4)
     assert lineage.numbers == (1, 3)

@@ -357,6 +357,21 @@ def test_shares_of_a_whole_are_measured_with_one_scale() -> None:
     assert Scale.empty(2, (0, 0)).sd().tolist() == [1, 1]
 
 
+def test_a_snapshot_from_before_there_were_usual_places_is_read() -> None:
+    model = MicroClusters(refit_every=0)
+    model.learn_many(planted(0, 2000)[0])
+    model.refit()
+    head, arrays = unpack(model.snapshot())
+    earlier = {name: array for name, array in arrays.items() if not name.startswith("usual")}
+    assert earlier.keys() < arrays.keys()
+    old = MicroClusters.restore(pack(head, earlier))
+    for each in (old, model):
+        each.learn_many(planted(1, 500)[0])
+        each.refit()
+    assert old.numbers == model.numbers
+    assert old.snapshot() == model.snapshot()
+
+
 def test_a_packed_value_of_another_format_is_refused() -> None:
     good = a_model().snapshot()
     head, arrays = unpack(good)
