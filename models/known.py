@@ -2,7 +2,7 @@
 
 | what | unit | of |
 | --- | --- | --- |
-| age_days | days from the wallet's first event to now | all its life |
+| age_days | days from the wallet's first transaction to now | all its life |
 | recency_days | days from its newest transaction to now, None without one | all its life |
 | transactions | transactions accepted | all its life |
 | products | how many of the five products it has used | 8 years at least |
@@ -28,7 +28,7 @@ DRAWN_BY = 3.0
 
 
 class Level(NamedTuple):
-    """A level of experience and the least it takes: transactions, days from first event to newest one, products."""
+    """A level of experience and the least it takes: transactions, days from first to newest one, products."""
 
     name: str
     transactions: int
@@ -76,7 +76,7 @@ def days(since_ms: int, now_ms: int) -> float:
 
 
 def experience(transactions: int, active_days: float, products: int) -> str:
-    """A level of `LEVELS`. `active_days`: from its first event to its newest transaction; nobody learns by waiting."""
+    """A level of `LEVELS`. `active_days`: from its first transaction to its newest; nobody learns by waiting."""
     has = (transactions, active_days, products)
     return [level.name for level in LEVELS if all(its >= least for its, least in zip(has, level[1:], strict=True))][-1]
 

@@ -32,7 +32,7 @@ PRIOR_COUNT, PRIOR_DAYS = 0.5, 4.0
 #: How sure it is that a wallet found dormant has gone quiet, by how many days it has been silent: less than these, and
 #: beyond. Measured on tuning seasons of the simulator: a short silence can be the change to a slower life.
 SURE_BY_DAYS, SURE_BEYOND = ((8.0, 0.66), (20.0, 0.82)), 0.95
-#: For so long a wallet is new after its first event, and returned after it came back.
+#: For so long a wallet is new after its first transaction, and returned after it came back.
 NEW_MS, RETURNED_MS = 14 * DAY_MS, 14 * DAY_MS
 #: What a look at a wallet finds: it has been active since it was queued, it is idle, its silence is a surprise.
 AWAKE, IDLE, SILENT = range(3)

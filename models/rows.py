@@ -88,7 +88,7 @@ ROW = np.dtype(
         ("transactions", "u4"),
         ("fees", "u4"),  # transactions with a fee
         ("catalogue", "u4"),  # version of the catalogue at the last decision
-        ("first_s", "u4"),  # first event accepted, epoch seconds
+        ("first_s", "u4"),  # first transaction accepted, first touch while there is none, epoch seconds
         ("due_s", "u4"),  # when the wallet is looked at by a sweep, epoch seconds, 0 never; as in the due index
         ("last_at_ms", "i8"),  # newest transaction, 0 none
         ("changed_s", "u4"),  # occurred_at of the last change of segment, epoch seconds, 0 none

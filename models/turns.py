@@ -164,7 +164,10 @@ def note(row: np.void, event: np.void) -> None:
     """What a row says of any event: its version, the wallet's first event, where it says it is."""
     row["version"] = ROW_VERSION
     at_s = event["at_ms"] // 1000
-    row["first_s"] = min(row["first_s"], at_s) if row["first_s"] else at_s
+    if row["first_s"] == 0 or (row["transactions"] == 0 and not event["is_touch"]):
+        row["first_s"] = at_s  # touches say when a wallet was first heard of only until it does something itself
+    elif row["transactions"] == 0 or not event["is_touch"]:
+        row["first_s"] = min(row["first_s"], at_s)
     if event["jurisdiction"]:
         row["jurisdiction"] = event["jurisdiction"]
 

@@ -47,13 +47,13 @@ def line_of(*words: str, env: dict[str, str] | None = None, code: int) -> str:
 def test_a_segment_is_renamed_shown_exported_and_given_its_own_name_back(here: dict[str, str], tmp_path: Path) -> None:
     words = ("segments", "rename", "s3", "margin crowd", "--description", "lower fees")
     done = tidemark(*words, env=here)
-    assert (done.stdout, done.stderr) == ("s3 is called margin crowd (before: leveraged traders)\n", "")
+    assert (done.stdout, done.stderr) == ("s3 is called margin crowd (before: leveraged traders): lower fees\n", "")
     shown = tidemark("segments", env=here).stdout
     assert "margin crowd" in shown
     assert "lower fees" in shown
     rows = json.loads(tidemark("segments", "--json", env=here).stdout)
     assert {"s3": "margin crowd"}.items() <= {row["segment"]: row["name"] for row in rows}.items()
-    assert list(rows[0]) == ["segment", "name", "wallets", "share", "revenue_micros", "centre"]
+    assert list(rows[0]) == ["segment", "name", "wallets", "whales", "share", "revenue_micros", "centre", "description"]
     exported = tmp_path / "catalogue.json"
     assert tidemark("segments", "--export", str(exported), env=here).returncode == 0
     assert Catalogue.from_json(exported.read_bytes()).name_of(3) == "margin crowd"
@@ -68,7 +68,7 @@ def test_a_segment_is_renamed_shown_exported_and_given_its_own_name_back(here: d
         (["segments", "rename", "s3"], "give a NAME, or --reset"),
         (["segments", "rename", "s3", "x", "--reset"], "give a NAME, or --reset"),
         (["segments", "rename", "s3", "--reset", "--description", "x"], "--description goes with a NAME"),
-        (["segments", "rename", "holders", "x"], "holders is no segment's id"),
+        (["segments", "rename", "holders", "x"], "'holders' is no segment's id"),
         (["segments", "--json", "rename", "s3", "x"], "do not go with `segments rename`"),
         (["map"], "say where the picture goes"),
         (["map", "--out", "map.gif"], "ends in .png or .svg"),
