@@ -53,12 +53,14 @@ def test_a_segment_is_renamed_shown_exported_and_given_its_own_name_back(here: d
     assert "lower fees" in shown
     rows = json.loads(tidemark("segments", "--json", env=here).stdout)
     assert {"s3": "margin crowd"}.items() <= {row["segment"]: row["name"] for row in rows}.items()
-    assert list(rows[0]) == ["segment", "name", "wallets", "whales", "share", "revenue_micros", "centre", "description"]
+    assert list(rows[0]) == ["segment", "name", "wallets", "share", "revenue_micros", "centre", "whales", "description"]
     exported = tmp_path / "catalogue.json"
     assert tidemark("segments", "--export", str(exported), env=here).returncode == 0
     assert Catalogue.from_json(exported.read_bytes()).name_of(3) == "margin crowd"
     assert "s3 is called margin crowd" in line_of("segments", "rename", "s1", "MARGIN crowd", env=here, code=2)
-    assert tidemark("segments", "rename", "s3", "--reset", env=here).stdout == "s3 is no longer called margin crowd\n"
+    assert tidemark("segments", "rename", "s3", "--reset", env=here).stdout == (
+        "s3 is no longer called margin crowd, but leveraged traders\n"
+    )
     assert "nothing to take back" in line_of("segments", "rename", "s3", "--reset", env=here, code=1)
 
 
