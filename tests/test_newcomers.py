@@ -16,7 +16,7 @@ from streams.market import PAYER, Market
 from streams.replay import Replay, arrivals
 from streams.simulate import Simulation, SimulationPlan
 
-SEED = 5
+SEED = 8
 DAYS = 64
 #: A newborn needs 2 % of what was learned in a month, and three refits.
 BORN_WITHIN_DAYS = 20
