@@ -61,7 +61,7 @@ def learned(stage: Stage, world: World, wallets: int, **settings: object) -> Wor
     fill(world, Traffic(wallets, start_ms=start_ms, gap_ms=HISTORY_MS // HISTORY).records(HISTORY))
     worker = stage.worker(world, **settings)
     await_applied(world, worker, HISTORY)
-    wait_until(lambda: world.ask("totals")["catalogue_version"] > 0, "a learned catalogue", 60)
+    wait_until(lambda: len(world.ask("segments")) > 1, "a catalogue", 60)
     return worker
 
 

@@ -317,17 +317,21 @@ class Inbox:
         self._news.set()
         self._closed.set()
 
-    async def gather(self, limit: int, span_ms: float = math.inf) -> Taken | None:
-        """The next batch, at most `limit` records and `span_ms` of history; None when the partition is handed over."""
-        self._gathering = True
+    async def gather(self, limit: int, span_ms: float = math.inf, idle_s: float = math.inf) -> Taken | None:
+        """The next batch, at most `limit` records and `span_ms` of history; None when the partition is handed over.
+
+        It is empty when for `idle_s` seconds there was none.
+        """
+        self._gathering, until_s = True, time.monotonic() + idle_s
         try:
             while not self.closing:
                 self._news.clear()
                 taken = self._order.take(limit, clock(), span_ms)
                 self._release()
-                if taken.records:
+                left_s = until_s - time.monotonic()
+                if taken.records or left_s <= 0:
                     return taken
-                await self._arrival(taken.wait_s)
+                await self._arrival(min(taken.wait_s, left_s))
             return None
         finally:
             self._gathering = False

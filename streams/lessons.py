@@ -36,6 +36,8 @@ FLOW_S = 30.0
 #: How far (event time) a partition may be ahead of what the overview has learned.
 AHEAD_MS = 2 * DAY_MS
 WAIT_S, LOOK_AGAIN_S = 5.0, 0.02
+#: Nothing to learn.
+NO_ROWS = np.zeros((0, len(FEATURES)), np.float32)
 
 
 class Lessons:
@@ -63,7 +65,7 @@ class Lessons:
         due = (rows and (many or waited_s >= DIGEST_S)) or (untold and waited_s >= FLOW_S)
         if not (due or ahead):
             return None
-        together = np.concatenate(rows) if rows else np.zeros((0, len(FEATURES)), np.float32)
+        together = np.concatenate(rows) if rows else NO_ROWS
         told = self._hours.plus(flow).to_tell()
         digest = Digest(self._partition, mark.number, mark.nonce, mark.clock_ms, together, told)
         return Message(self._topic, str(self._partition).encode(), digest.pack())
@@ -88,6 +90,11 @@ class Lessons:
     def waiting(self) -> bool:
         """Whether there are rows that no digest has taken."""
         return bool(self._rows)
+
+    @property
+    def due_in_s(self) -> float:
+        """How long these rows may wait for the next commit; a partition that is idle by then tells them by itself."""
+        return self._sent_s + DIGEST_S - time.monotonic() if self._rows else math.inf
 
     def ahead(self, clock_ms: int, newest_ms: int) -> bool:
         """Whether the partition is too far ahead of the model; never with a pinned catalogue or live traffic.

@@ -13,7 +13,6 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import numpy as np
 import structlog
 
 from models.counters import Cell, Codes, add_cells, decode_cell, encode_cell
@@ -25,7 +24,7 @@ from streams.cache import WalletCache
 from streams.errors import Refused, readable
 from streams.intake import next_offsets
 from streams.ledger import Writes
-from streams.lessons import Lessons
+from streams.lessons import NO_ROWS, Lessons
 from streams.steps import Steps
 from streams.sweeping import PAGE, Horizon, first_page
 from streams.tally import Tally
@@ -99,8 +98,11 @@ class Partition:
         return self._loading or self.inbox.filling
 
     async def _work_on(self) -> None:
-        limit = self._around.settings.batch_records
-        while (taken := await self.inbox.gather(limit, self._lessons.span_ms)) is not None:
+        limit, lessons = self._around.settings.batch_records, self._lessons
+        while (taken := await self.inbox.gather(limit, lessons.span_ms, lessons.due_in_s)) is not None:
+            if not taken.records:
+                await self._tell_lessons()
+                continue
             await self._work(taken)
             await self._keep_pace(taken)
             if len(taken.records) < limit and not self.inbox.closing:
@@ -270,12 +272,17 @@ class Partition:
     async def _leave(self) -> None:
         """Learning rows that no digest has taken go with a last commit; then nothing is left pending."""
         if self._lessons.waiting:
-            mark = self._tenure.next_mark(self._tenure.mark.offsets)
-            last = self._lessons.digest(mark, np.empty((0, 0), np.float32), ahead=True)
-            messages = [last] if last else []
-            await self._tenure.commit(mark, Writes(), messages)
-            await self._tenure.announce(messages)
+            await self._tell_lessons()
         await self._tenure.leave()
+
+    async def _tell_lessons(self) -> None:
+        """A commit of nothing but the learning rows that no digest has taken."""
+        mark = self._tenure.next_mark(self._tenure.mark.offsets)
+        digest = self._lessons.digest(mark, NO_ROWS, ahead=True)
+        messages = [digest] if digest else []
+        await self._tenure.commit(mark, Writes(), messages)
+        self._lessons.committed(mark, NO_ROWS, sent=True)
+        await self._tenure.announce(messages)
 
 
 def _writes(state: State, effects: Effects, cells: dict[bytes, Cell]) -> Writes:

@@ -314,6 +314,25 @@ def test_learning_rows_leave_with_a_digest_at_the_latest_at_the_hand_over(store:
     )  # a wallet's row on each later day; one is no event
 
 
+def test_an_idle_partition_tells_what_it_learned_within_seconds_and_once(store: RedisServer) -> None:
+    kafka = Kafka()
+
+    def told() -> int:
+        return sum(len(Digest.unpack(message.value or b"").rows) for message in kafka.of("batch.digests"))
+
+    async def nothing_more_comes(house: House) -> None:
+        partition, tenure = await house.claim(season())
+        running = asyncio.create_task(partition.run())
+        await until(lambda: told() == 6 * 29 - 1)
+        number = tenure.mark.number
+        await asyncio.sleep(1.5)
+        assert tenure.mark.number == number  # who has nothing to tell commits nothing
+        partition.inbox.close()
+        await running
+
+    at_home(store, nothing_more_comes, kafka=kafka)
+
+
 def test_a_backlog_waits_for_the_model_then_goes_on_and_counts_it(
     store: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
