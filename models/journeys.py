@@ -6,7 +6,7 @@ over events read and write journals in `models.memory`; the bytes are those of `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -47,17 +47,7 @@ class Journal:
 
         Raises `UnknownFormat`.
         """
-        if not stored or stored[0] not in JOURNAL_VERSIONS:
-            raise UnknownFormat(f"a wallet journal of version {stored[0] if stored else '?'}, {len(stored)} bytes")
-        largest = _check()(np.frombuffer(stored, np.uint8))
-        if largest < 0:
-            raise UnknownFormat(f"a damaged wallet journal of {len(stored)} bytes")
-        if largest >= codes:
-            raise UnknownFormat(f"a wallet journal with a touch of campaign {largest}, of which nothing is known")
-        if stored[0] == 1:
-            _, size, *_ = HEAD.unpack_from(stored)
-            stored = bytes([JOURNAL_VERSION]) + stored[1:size] + _since_version_1(stored[size:])
-        return cls(stored)
+        return unpack_journals([stored], codes)[0]
 
     def pack(self) -> bytes:
         return self.stored
@@ -80,16 +70,32 @@ class Journal:
         return tuple(found)
 
 
+def unpack_journals(stored: Sequence[bytes], codes: int = CAMPAIGNS) -> list[Journal]:
+    """As `Journal.unpack`, many at a time: what the look at the bytes costs beside the look is paid once."""
+    for each in stored:
+        if not each or each[0] not in JOURNAL_VERSIONS:
+            raise UnknownFormat(f"a wallet journal of version {each[0] if each else '?'}, {len(each)} bytes")
+    ends = np.cumsum([len(each) for each in stored], dtype=np.int64)
+    largest = _check()(np.frombuffer(b"".join(stored), np.uint8), ends)
+    for wrong in np.flatnonzero((largest < 0) | (largest >= codes)).tolist():
+        if largest[wrong] < 0:
+            raise UnknownFormat(f"a damaged wallet journal of {len(stored[wrong])} bytes")
+        raise UnknownFormat(f"a wallet journal with a touch of campaign {largest[wrong]}, of which nothing is known")
+    return [Journal(each if each[0] == JOURNAL_VERSION else _since_version_1(each)) for each in stored]
+
+
 @cache
-def _check() -> Callable[[NDArray[np.uint8]], int]:
+def _check() -> Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.int64]]:
     """The look at the bytes. Numba takes half a second, and most read-outs need none."""
-    from models.soundness import largest_code
+    from models.soundness import largest_codes
 
-    return largest_code
+    return largest_codes
 
 
-def _since_version_1(fees: bytes) -> bytes:
-    return since_version_1(np.frombuffer(fees, "<i8").reshape(-1, 2)).tobytes()
+def _since_version_1(stored: bytes) -> bytes:
+    _, size, *_ = HEAD.unpack_from(stored)
+    fees = since_version_1(np.frombuffer(stored[size:], "<i8").reshape(-1, 2)).tobytes()
+    return bytes([JOURNAL_VERSION]) + stored[1:size] + fees
 
 
 EMPTY_JOURNAL = Journal(HEAD.pack(JOURNAL_VERSION, HEAD.size, 0, 0, -FOREVER, FOREVER))

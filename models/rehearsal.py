@@ -8,6 +8,7 @@ import numpy as np
 
 from models.counters import Codes
 from models.features import row_features
+from models.journeys import unpack_journals
 from models.lifecycle import horizon
 from models.rows import FEATURES, blank_rows
 from models.rules import HOUR_MS, Rules
@@ -29,6 +30,7 @@ def rehearse() -> None:
         state, _ = step(
             state, Batch(records, lanes, np.zeros(len(records), np.int64)), Rules(partitioner="off"), catalogue
         )
+    unpack_journals([journal.pack() for journal in state.wallets.journals if journal])
     due_ms = int(state.wallets.rows["due_s"][0]) * 1000
     sweep(state, horizon(state.clock_ms, due_ms), (TRANSACTIONS, a_batch(2)[0][0]), Rules(), catalogue)
     catalogue.place(row_features(state.wallets.rows))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.journeys import Journal
+from models.journeys import unpack_journals
 from models.rows import HAS_JOURNAL, ROW, unpack_rows
 from models.state import Wallets
 
@@ -93,10 +93,11 @@ class WalletCache:
 
     def admit_journals(self, keys: list[bytes], stored: list[bytes | None], codes: int) -> None:
         """Take the journals of these wallets; numbers of campaigns are below `codes`."""
-        for key, journal in zip(keys, stored, strict=True):
-            if journal is None:
-                raise LookupError(f"the journal of wallet {key!r} is gone although its row says that it has one")
-            self._journals[self._slots[key]] = Journal.unpack(journal, codes)
+        there = [journal for journal in stored if journal is not None]
+        if len(there) < len(keys):
+            gone = keys[stored.index(None)]
+            raise LookupError(f"the journal of wallet {gone!r} is gone although its row says that it has one")
+        self._journals[[self._slots[key] for key in keys]] = unpack_journals(there, codes)
 
     def copy(self, lookup: Lookup) -> tuple[Wallets, NDArray[np.int64]]:
         """Copies of a batch's wallets, and the wallet of each record."""
