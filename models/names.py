@@ -208,13 +208,12 @@ def with_names(catalogue: Catalogue, given: Mapping[int, GivenName]) -> Catalogu
     taken = {folded(each.name) for number, each in given.items() if number in known}
     segments = []
     for segment in catalogue.segments:
-        automatic = segment.automatic or segment.name
+        automatic = catalogue.automatic_name_of(segment.number)
         name, description, automatic = _told(given.get(segment.number), automatic, taken)
         segments.append(replace(segment, name=name, description=description, automatic=automatic))
     names, by_users = {}, {}
-    for number, name in catalogue.retired_names.items():
-        automatic = catalogue.retired_by_users.get(number, ("", ""))[1] or name
-        names[number], *told = _told(given.get(number), automatic, taken)
+    for number in catalogue.retired_names:
+        names[number], *told = _told(given.get(number), catalogue.automatic_name_of(number), taken)
         if any(told):
             by_users[number] = (told[0], told[1])
     unchanged = names == catalogue.retired_names and by_users == catalogue.retired_by_users
