@@ -222,6 +222,20 @@ def with_names(catalogue: Catalogue, given: Mapping[int, GivenName]) -> Catalogu
     return replace(catalogue, segments=tuple(segments), retired_names=names, retired_by_users=by_users)
 
 
+def carried(catalogue: Catalogue, given: Mapping[int, GivenName]) -> dict[int, GivenName]:
+    """The names users had given when the catalogue was made, and those of `given`, which win.
+
+    A pinned catalogue may be all there is of them: a name or description it has is kept, but for a name that another
+    segment was given since.
+    """
+    known = _names_of(catalogue)
+    by_users = {segment.number for segment in catalogue.segments if segment.automatic or segment.description}
+    by_users |= catalogue.retired_by_users.keys() & known.keys()
+    taken = {folded(its.name) for number, its in given.items() if number in known}
+    kept = {n: GivenName(known[n], catalogue.description_of(n)) for n in by_users if folded(known[n]) not in taken}
+    return kept | dict(given)
+
+
 def _told(its: GivenName | None, automatic: str, taken: set[str]) -> tuple[str, str, str]:
     """Name, description and, where the name is not it, automatic name of a segment; the name is `taken` from now on."""
     if its:
