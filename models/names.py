@@ -208,19 +208,32 @@ def with_names(catalogue: Catalogue, given: Mapping[int, GivenName]) -> Catalogu
     taken = {folded(each.name) for number, each in given.items() if number in known}
     segments = []
     for segment in catalogue.segments:
-        automatic = segment.automatic or segment.name
+        automatic = catalogue.automatic_name_of(segment.number)
         name, description, automatic = _told(given.get(segment.number), automatic, taken)
         segments.append(replace(segment, name=name, description=description, automatic=automatic))
     names, by_users = {}, {}
-    for number, name in catalogue.retired_names.items():
-        automatic = catalogue.retired_by_users.get(number, ("", ""))[1] or name
-        names[number], *told = _told(given.get(number), automatic, taken)
+    for number in catalogue.retired_names:
+        names[number], *told = _told(given.get(number), catalogue.automatic_name_of(number), taken)
         if any(told):
             by_users[number] = (told[0], told[1])
     unchanged = names == catalogue.retired_names and by_users == catalogue.retired_by_users
     if unchanged and tuple(segments) == catalogue.segments:
         return catalogue
     return replace(catalogue, segments=tuple(segments), retired_names=names, retired_by_users=by_users)
+
+
+def carried(catalogue: Catalogue, given: Mapping[int, GivenName]) -> dict[int, GivenName]:
+    """The names users had given when the catalogue was made, and those of `given`, which win.
+
+    A pinned catalogue may be all there is of them: a name or description it has is kept, but for a name that another
+    segment was given since.
+    """
+    known = _names_of(catalogue)
+    by_users = {segment.number for segment in catalogue.segments if segment.automatic or segment.description}
+    by_users |= catalogue.retired_by_users.keys() & known.keys()
+    taken = {folded(its.name) for number, its in given.items() if number in known}
+    kept = {n: GivenName(known[n], catalogue.description_of(n)) for n in by_users if folded(known[n]) not in taken}
+    return kept | dict(given)
 
 
 def _told(its: GivenName | None, automatic: str, taken: set[str]) -> tuple[str, str, str]:

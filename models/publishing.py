@@ -25,12 +25,13 @@ def next_catalogue(before: Catalogue, mixture: Mixture, lineage: Lineage, moment
     held = {segment.number: segment.slot for segment in before.segments}
     known = {segment.number: segment for segment in before.segments}
     slots, slot_since = give_slots(lineage.numbers, held, before.slot_since, version)
-    back = {number: _automatic(before, number) for number in lineage.returned}
+    back = {number: before.automatic_name_of(number) for number in lineage.returned}
     segments = []
     for number, share in zip(lineage.numbers, mixture.shares.tolist(), strict=True):
         fresh = Segment(number, slots[number], back.get(number, ""), share, _born_version(before, number) or version)
         segments.append(replace(known.get(number, fresh), share=share))
-    names = {number: _automatic(before, number) for number in (*before.retired_names, *lineage.retired)}
+    # Without what users said: it is given again to the new version.
+    names = {number: before.automatic_name_of(number) for number in (*before.retired_names, *lineage.retired)}
     return Catalogue(
         mean=mixture.mean,
         sd=mixture.sd,
@@ -54,7 +55,7 @@ def named(before: Catalogue, after: Catalogue, given: Mapping[int, GivenName], *
     """
     alive = {segment.number for segment in before.segments}
     kept = {
-        each.number: each.automatic or each.name
+        each.number: after.automatic_name_of(each.number)
         for each in after.segments
         if each.name and (settled or each.number not in alive)
     }
@@ -84,14 +85,6 @@ def _born_version(catalogue: Catalogue, number: int) -> int:
     """The version that first had a segment, 0 if nothing tells."""
     kinds = ("born", "split")
     return next((each.version for each in catalogue.history if each.segment == number and each.kind in kinds), 0)
-
-
-def _automatic(catalogue: Catalogue, number: int) -> str:
-    """What a segment is or was called but for names by users: these are given again to the new version."""
-    column = catalogue.column_of(number)
-    if column >= 0:
-        return catalogue.segments[column].automatic or catalogue.segments[column].name
-    return catalogue.retired_by_users.get(number, ("", ""))[1] or catalogue.name_of(number)
 
 
 def _without(kept: Mapping[int, Value], numbers: Collection[int]) -> dict[int, Value]:

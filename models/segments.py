@@ -173,6 +173,16 @@ class Catalogue(Mixture):
         column = self.column_of(number)
         return self.segments[column].name if column >= 0 else self.retired_names.get(number, f"s{number}")
 
+    def automatic_name_of(self, number: int) -> str:
+        """What a segment is or was called but for names by users, its id if nothing is known of it.
+
+        It is stored only where a user's name is shown in its place, or a number was added for one.
+        """
+        column = self.column_of(number)
+        if column >= 0:
+            return self.segments[column].automatic or self.segments[column].name
+        return self.retired_by_users.get(number, ("", ""))[1] or self.name_of(number)
+
     def description_of(self, number: int) -> str:
         """What a user wrote about a segment, of one that is gone too; empty where nobody did."""
         column = self.column_of(number)

@@ -31,7 +31,7 @@ from streams.settings import within_bounds
 from streams.survey import survey
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from models.rules import Rules
@@ -148,45 +148,47 @@ def proposal(settings: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _held(run: Run, window: Window, days: int) -> dict[str, Any]:
     """Of the changes whose horizon lies within the stream: how many held, and how sure they were told."""
-    due = [
-        change
-        for change in moves(run.told, window.begin_ms, window.end_ms)
-        if change.decided_at_ms + days * DAY_MS <= run.end_ms
-    ]
+    due = _due(moves(run.told, window.begin_ms, window.end_ms), run, days)
     outcomes = [(change.confidence, held(run.told, change, days * DAY_MS)) for change in due]
-    bins = reliability(outcomes)
+    rights = [right for _, right in outcomes]
     by_origin = {
-        origin: [held(run.told, c, days * DAY_MS) for c in due if c.origin == origin] for origin in _origins(due)
+        origin: [right for change, right in zip(due, rights, strict=True) if change.origin == origin]
+        for origin in _origins(due)
     }
     return {
         "days": days,
         "judged": len(due),
-        "held": sum(right for _, right in outcomes),
-        "held_share": _share([right for _, right in outcomes]),
+        "held": sum(rights),
+        "held_share": _share(rights),
         "by_origin": {origin: {"judged": len(some), "held_share": _share(some)} for origin, some in by_origin.items()},
-        "reliability": [each._asdict() for each in bins],
-        "miscalibration": miscalibration(bins),
+        **_sureness(outcomes),
     }
 
 
 def _absent(run: Run, window: Window, days: int) -> dict[str, Any]:
     """Of the wallets that were told to have left, and whose horizon lies within the stream: how many stayed away."""
-    due = [
-        change
-        for change in departures(run.told, window.begin_ms, window.end_ms)
-        if change.decided_at_ms + days * DAY_MS <= run.end_ms
-    ]
+    due = _due(departures(run.told, window.begin_ms, window.end_ms), run, days)
     outcomes = [(change.confidence, stayed_away(run.told, change, days * DAY_MS)) for change in due]
-    bins = reliability(outcomes)
+    rights = [right for _, right in outcomes]
     return {
         "days": days,
         "judged": len(due),
-        "stayed": sum(right for _, right in outcomes),
-        "stayed_share": _share([right for _, right in outcomes]),
+        "stayed": sum(rights),
+        "stayed_share": _share(rights),
         "told": _share([told for told, _ in outcomes]),
-        "reliability": [each._asdict() for each in bins],
-        "miscalibration": miscalibration(bins),
+        **_sureness(outcomes),
     }
+
+
+def _due(changes: Iterable[Told], run: Run, days: int) -> list[Told]:
+    """The changes the stream has seen `days` more of: the others cannot be judged yet."""
+    return [change for change in changes if change.decided_at_ms + days * DAY_MS <= run.end_ms]
+
+
+def _sureness(outcomes: Sequence[tuple[float, bool]]) -> dict[str, Any]:
+    """Whether what was told with a confidence was right so often; outcomes as (confidence, right)."""
+    bins = reliability(outcomes)
+    return {"reliability": [each._asdict() for each in bins], "miscalibration": miscalibration(bins)}
 
 
 def _figures(name: str, changed: dict[str, Any], run: Run, today: Run, window: Window) -> dict[str, Any]:

@@ -114,7 +114,7 @@ def described(found: Landscape) -> dict[str, Any]:
         "wallets": len(found.points),
         "axes": [{"explained": round(flat.explained[axis], 4), "features": flat.meaning(axis)} for axis in range(2)],
         "segments": [
-            {"segment": f"s{each.number}", "name": each.name, "share": share, "x": x, "y": y, "whales": whales}
+            {"segment": segment_id(each.number), "name": each.name, "share": share, "x": x, "y": y, "whales": whales}
             for each, share, (x, y), whales in zip(
                 found.catalogue.segments, found.shares(), places.tolist(), found.whales(), strict=True
             )

@@ -14,7 +14,7 @@ from models.changes import UNASSIGNED, described, rfc3339, segment_id, segment_n
 from models.counters import EMPTY_CELL, RULES, Cell, decode_cell, split_field, unescape
 from models.hashing import partitions_of
 from models.journeys import Journal
-from models.names import natural, read_given, with_names
+from models.names import carried, natural, read_given, with_names
 from models.rows import FEATURES, LIFECYCLE, WHALE, unpack_rows
 from models.segments import EMPTY_CATALOGUE, Catalogue, UnusableCatalogue, confidence
 from models.state import Totals
@@ -182,14 +182,18 @@ def _snapshots(reader: LedgerReader) -> list[Snapshot]:
 
 
 def published(settings: Settings, reader: LedgerReader) -> Catalogue:
-    """The pinned catalogue, else the overview's newest, else the empty one; with the names users have given."""
+    """The pinned catalogue, else the overview's newest, else the empty one; with the names users have given.
+
+    A pinned one brings those it was made with: the Redis may be another, or have lost them.
+    """
     stored = settings.catalogue.read_bytes() if settings.catalogue else reader.overview().catalogue
     try:
         found = Catalogue.from_json(stored) if stored else EMPTY_CATALOGUE
     except UnusableCatalogue as error:
         source = f"TIDEMARK_CATALOGUE ({settings.catalogue})" if settings.catalogue else "Redis"
         raise Refused(f"{source} holds what is {error}") from error
-    return with_names(found, read_given(reader.names()))
+    given = read_given(reader.names())
+    return with_names(found, carried(found, given) if settings.catalogue else given)
 
 
 def _totals(snapshots: Sequence[Snapshot]) -> Row:

@@ -40,7 +40,7 @@ def rename(settings: Settings, segment: str, name: str, description: str | None 
     with closing(LedgerReader(Address.of(settings))) as reader:
         catalogue, given = _known(settings, reader), read_given(reader.names())
         if description is None:
-            description = given[number].description if number in given else ""
+            description = catalogue.description_of(number)
         try:
             value = give(catalogue, number, GivenName(name, description), given)
         except WrongName as wrong:
@@ -51,7 +51,7 @@ def rename(settings: Settings, segment: str, name: str, description: str | None 
 
 
 def take_back(settings: Settings, segment: str) -> Renamed:
-    """Let a segment have its automatic name again, and no description.
+    """Let a segment have its automatic name again, and no description; those of the pinned catalogue if it has any.
 
     Raises `TidemarkError` where none was given.
     """
@@ -61,7 +61,8 @@ def take_back(settings: Settings, segment: str) -> Renamed:
         if number not in given:
             raise TidemarkError(f"{segment} has no given name: there is nothing to take back")
         reader.give_name(number, None)
-        return Renamed(segment, published(settings, reader).name_of(number), None, given[number].name)
+        catalogue = published(settings, reader)
+    return Renamed(segment, catalogue.name_of(number), catalogue.description_of(number) or None, given[number].name)
 
 
 def number_of(segment: str) -> int:

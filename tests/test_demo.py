@@ -93,6 +93,14 @@ def test_an_interrupted_demo_leaves_nothing_behind(end: signal.Signals, tmp_path
         assert nothing_is_left(demo, tmp_path)
 
 
+def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
+    with started("--headless", "--events", "1000000", folder=tmp_path) as demo:
+        wait_until(lambda: worker_of(demo) is not None, "the worker runs", 60)
+        assert len(alive(demo)) == 4  # with the broker and Redis
+        demo.kill()
+        wait_until(lambda: alive(demo) == {}, "everything it started ends", 10)
+
+
 def test_a_demo_whose_worker_dies_says_so_in_one_line_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with started("--headless", "--events", "1000000", folder=tmp_path) as demo:
         wait_until(lambda: worker_of(demo) is not None, "the worker runs", 60)

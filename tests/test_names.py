@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.names import GivenName, WrongName, folded, give, name_for, natural, natural_row, read_given, with_names
+from models.names import (
+    GivenName,
+    WrongName,
+    carried,
+    folded,
+    give,
+    name_for,
+    natural,
+    natural_row,
+    read_given,
+    with_names,
+)
 from models.rows import FEATURES
 from models.segments import Catalogue
 from tests.test_segments import a_catalogue
@@ -181,7 +192,11 @@ def test_a_name_with_capitals_gives_way_to_a_given_one_without() -> None:
 ALIKE = ["name 1", "NAME 1", "Name  1", "ｎａｍｅ 1", "name 1 2", "second", "Second", "caf\u00e9", "cafe\u0301", "fine"]
 
 
-@given(st.lists(st.tuples(st.integers(1, 12), st.sampled_from(ALIKE), st.sampled_from(["", "told"])), max_size=8))
+#: Segment, name, description.
+NAMINGS = st.lists(st.tuples(st.integers(1, 12), st.sampled_from(ALIKE), st.sampled_from(["", "told"])), max_size=8)
+
+
+@given(NAMINGS)
 def test_no_two_segments_alive_or_retired_are_ever_called_the_same(renames: list[tuple[int, str, str]]) -> None:
     automatic = catalogue = a_catalogue()
     stored: dict[bytes, bytes] = {}
@@ -200,3 +215,42 @@ def test_no_two_segments_alive_or_retired_are_ever_called_the_same(renames: list
         for named, its in given.items():
             assert (catalogue.name_of(named), catalogue.description_of(named)) == its
     assert with_names(catalogue, {}).to_json() == automatic.to_json()
+
+
+@given(NAMINGS, NAMINGS)
+def test_a_pinned_catalogue_keeps_the_names_it_was_made_with_until_others_are_given(
+    renames: list[tuple[int, str, str]], later: list[tuple[int, str, str]]
+) -> None:
+    before = given_in_turn(a_catalogue(), renames)
+    pinned = with_names(a_catalogue(), before)
+    assert with_names(pinned, carried(pinned, {})) is pinned
+    assert with_names(pinned, carried(pinned, before)) is pinned
+    stored = given_in_turn(pinned, later)
+    shown = with_names(pinned, carried(pinned, stored))
+    numbers = [*(segment.number for segment in pinned.segments), *pinned.retired_names]
+    assert len({folded(shown.name_of(number)) for number in numbers}) == len(numbers)
+    for number in numbers:
+        its = GivenName(shown.name_of(number), shown.description_of(number))
+        if number in stored:
+            assert its == stored[number]
+        elif folded(pinned.name_of(number)) not in {folded(each.name) for each in stored.values()}:
+            assert its == (pinned.name_of(number), pinned.description_of(number)) or number not in before
+
+
+def test_a_name_that_another_segment_was_given_since_is_not_kept() -> None:
+    pinned = with_names(a_catalogue(), {7: GivenName("mine", "told")})
+    shown = with_names(pinned, carried(pinned, {8: GivenName("Mine")}))
+    assert [shown.name_of(number) for number in (7, 8)] == ["name 0", "Mine"]
+
+
+def given_in_turn(catalogue: Catalogue, renames: list[tuple[int, str, str]]) -> dict[int, GivenName]:
+    """What is stored after these renames of what read-outs show; `fine` takes a name back that was given."""
+    stored: dict[int, GivenName] = {}
+    for number, name, description in renames:
+        if number in stored and name == "fine":
+            del stored[number]
+        else:
+            shown = with_names(catalogue, carried(catalogue, stored))
+            with suppress(WrongName):
+                stored |= read_given({b"%d" % number: give(shown, number, GivenName(name, description), stored)})
+    return stored

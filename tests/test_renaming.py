@@ -93,6 +93,21 @@ def test_what_users_say_of_a_retired_segment_is_shown_and_exported(settings: Set
     assert (names(settings)["s2"], descriptions(settings)["s2"]) == ("old friends", None)
 
 
+def test_a_pinned_catalogue_shows_the_names_it_was_exported_with_on_a_redis_that_has_none(
+    settings: Settings, tmp_path: Path
+) -> None:
+    renaming.rename(settings, "s3", "margin crowd", "open to lower fees")
+    exported = readouts.catalogue(settings)
+    file = tmp_path / "catalogue.json"
+    file.write_bytes(exported.to_json())
+    pinned = emptied(settings).model_copy(update={"catalogue": file})
+    assert names(pinned)["s3"] == "margin crowd"
+    assert readouts.catalogue(pinned).hash == exported.hash
+    assert renaming.rename(pinned, "s3", "borrowers") == ("s3", "borrowers", "open to lower fees", "margin crowd")
+    assert names(pinned)["s3"] == "borrowers"
+    assert renaming.take_back(pinned, "s3") == ("s3", "margin crowd", "open to lower fees", "borrowers")
+
+
 def test_no_two_segments_have_one_name_whatever_its_case(settings: Settings) -> None:
     renaming.rename(settings, "s1", "savers")
     for taken in (

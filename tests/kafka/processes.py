@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
+from streams.embedded import leashed
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -36,7 +38,10 @@ def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None
 
 
 class Child:
-    """One program that may be started several times in a row; its output is appended to `log`."""
+    """One program that may be started several times in a row; its output is appended to `log`.
+
+    One that the main thread starts ends with this process, so that a test that is killed leaves no broker behind.
+    """
 
     def __init__(self, name: str, log: Path) -> None:
         self.name = name
@@ -51,7 +56,7 @@ class Child:
         self._began = len(self.text)
         with self.log.open("ab") as out:
             self._running = subprocess.Popen(
-                [str(word) for word in command],
+                leashed([str(word) for word in command]),
                 cwd=REPOSITORY,
                 env=None if environment is None else dict(environment),
                 stdin=subprocess.DEVNULL,

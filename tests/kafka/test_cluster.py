@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from tests.kafka.cluster import KafkaServer, RedisServer
-from tests.kafka.processes import Child, wait_until
+from tests.kafka.processes import REPOSITORY, Child, wait_until
 
 
 def _topics(server: KafkaServer) -> list[str]:
@@ -52,3 +54,33 @@ def test_a_frozen_child_can_still_be_stopped(tmp_path: Path) -> None:
         child.freeze()
         child.stop()
         assert child.wait() == -signal.SIGTERM
+
+
+#: Starts a child, says its process id, and waits.
+PARENT = """
+import sys, time
+from pathlib import Path
+from tests.kafka.processes import Child
+child = Child("sleep", Path(sys.argv[1]))
+child.launch(["sleep", "60"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_child_ends_with_who_started_it_even_if_that_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", PARENT, str(tmp_path / "sleep.log")]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        child = int(parent.stdout.readline())
+        wait_until(lambda: _command(child) == "sleep 60", "the child sleeps", 10)
+        parent.kill()
+        wait_until(lambda: _command(child) == "", "the child is gone", 10)
+
+
+def _command(process: int) -> str:
+    """The command line of a process; empty for one that has ended."""
+    try:
+        return Path(f"/proc/{process}/cmdline").read_text().replace("\0", " ").strip()
+    except FileNotFoundError:
+        return ""
