@@ -64,5 +64,7 @@ def test_a_touch_that_came_too_late_is_named_with_its_fee() -> None:
     clock = transaction("clock", "other", NOON_MS + HOUR_MS + 2)
     for at, named in ((1, ["paid"]), (2, [])):
         values = [transaction("paid", "w", NOON_MS + at, fee_usd=5), clock, touch("a", "w", NOON_MS)]
-        sent = numbered(encoded(TOUCHES if "channel" in value else 1 - TOUCHES, value, NOON_MS) for value in values)
+        sent = numbered(
+            encoded(TOUCHES if "channel" in value else 1 - TOUCHES, value, clock["occurred_at"]) for value in values
+        )
         assert [each.fee_event_id for each in arrived(sent, HOUR_MS).too_late] == named
