@@ -84,7 +84,7 @@ def compared(counted: Arrivals, totals: Mapping[str, Any], found: Rows) -> Itera
         if totals[name] != counted.counts[name]:
             yield f"UNEXPLAINED: totals.{name} is {totals[name]}, by the order of arrival {counted.counts[name]}"
     want = rows_of(counted.roi())
-    wrong = [key for key in {**want, **found} if found.get(key) != want.get(key)]
+    wrong = [key for key in {*want, *found} if found.get(key) != want.get(key)]
     for key in sorted(wrong, key=str):
         yield f"UNEXPLAINED: roi {key} is {found.get(key)}, by the order of arrival {want.get(key)}"
     late = counted.too_late
