@@ -44,6 +44,10 @@ COUNTRIES = (
 )
 
 
+#: Revenue, cost, conversions by campaign (with its channel) and rule.
+Rows = dict[tuple[tuple[str, str] | None, str], list[int]]
+
+
 class Event(NamedTuple):
     event_id: str
     wallet_id: str
@@ -337,29 +341,33 @@ def eligible(touches: list[Event], at_ms: int) -> list[Event]:
     return [t for t in touches if at_ms - LOOK_BACK_MS <= t.at_ms <= at_ms][-64:]
 
 
-def credit(events: list[Event], rows: dict[tuple[tuple[str, str] | None, str], list[int]]) -> None:
-    """Add one wallet's events to the rows: [revenue, cost, conversions] by campaign and rule."""
+def credit(events: list[Event], rows: Rows) -> None:
+    """Add one wallet's events to the rows."""
     in_order = sorted(events, key=lambda e: (e.at_ms, e.event_id.encode()))
     touches = [e for e in in_order if e.campaign and e.touch != "sent"]
     for event in in_order:
         for rule in RULES:
             rows[event.campaign, rule][1] += event.cost_micros
     for event in in_order:
-        if event.fee_micros == 0:
+        if event.fee_micros:
+            give(rows, eligible(touches, event.at_ms), event, 1)
+
+
+def give(rows: Rows, path: list[Event], event: Event, sign: int) -> None:
+    """Credit a fee along its path; `sign` -1 takes back what was given."""
+    conversions = MILLION if event.fee_micros > 0 else 0
+    for rule in RULES:
+        if not path:
+            rows[None, rule][0] += sign * event.fee_micros
+            rows[None, rule][2] += sign * conversions
             continue
-        path = eligible(touches, event.at_ms)
-        sign, conversions = (1, MILLION) if event.fee_micros > 0 else (-1, 0)
-        for rule in RULES:
-            if not path:
-                rows[None, rule][0] += event.fee_micros
-                rows[None, rule][2] += conversions
-                continue
-            parts = weights(rule, path)
-            for touch, share, converted in zip(
-                path, split(abs(event.fee_micros), parts), split(conversions, parts), strict=True
-            ):
-                rows[touch.campaign, rule][0] += sign * share
-                rows[touch.campaign, rule][2] += converted
+        parts = weights(rule, path)
+        fee_sign = sign if event.fee_micros > 0 else -sign
+        for touch, share, converted in zip(
+            path, split(abs(event.fee_micros), parts), split(conversions, parts), strict=True
+        ):
+            rows[touch.campaign, rule][0] += fee_sign * share
+            rows[touch.campaign, rule][2] += sign * converted
 
 
 def oracle(lines: Iterable[str], partitions: int = 12) -> dict[str, Any]:
@@ -380,7 +388,7 @@ def oracle(lines: Iterable[str], partitions: int = 12) -> dict[str, Any]:
             counts["touches" if event.campaign else "transactions"] += 1
             counts["revenue_micros"] += event.fee_micros
             counts["cost_micros"] += event.cost_micros
-    rows: dict[tuple[tuple[str, str] | None, str], list[int]] = defaultdict(lambda: [0, 0, 0])
+    rows: Rows = defaultdict(lambda: [0, 0, 0])
     for events in accepted.values():
         credit(events, rows)
     names = ("transactions", "touches", "duplicates", "revenue_micros", "cost_micros")
@@ -392,7 +400,7 @@ def oracle(lines: Iterable[str], partitions: int = 12) -> dict[str, Any]:
     }
 
 
-def table(rows: dict[tuple[tuple[str, str] | None, str], list[int]]) -> list[dict[str, Any]]:
+def table(rows: Rows) -> list[dict[str, Any]]:
     """The rows that are not all zero, by campaign, channel and rule; the row of nobody first."""
     return [
         {

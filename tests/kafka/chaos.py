@@ -23,6 +23,7 @@ from typing import Any
 from tests.kafka import faults_broker, faults_input, faults_redis, faults_workers
 from tests.kafka.cluster import KafkaServer, RedisServer
 from tests.kafka.exactness import judge_changes, judge_counters, judge_rejected
+from tests.kafka.explained import explain
 from tests.kafka.faultless import Trace, differences, missing, repeats, run_faultless, trace
 from tests.kafka.inputs import Inputs, make_inputs, produce
 from tests.kafka.processes import REPOSITORY
@@ -70,6 +71,7 @@ class Chaos:
             backlog = self._backlog(fault, inputs, (fault.stream, seed, events)) if fault.is_comparable else None
             store = stack.enter_context(RedisServer(folder, fault.redis_options)).start()
             world = World(self.kafka, store, folder, self.partitions, backlog.world if backlog else None)
+            world.seen = None if fault.is_comparable else folder / "seen.ndjson"
             stack.callback(self._close, world)
             if backlog and fault.own_topics:
                 stack.callback(self._close, backlog.world)
@@ -170,6 +172,9 @@ def judge(scene: Scene, backlog: Backlog | None, recovery_s: float, *, seed: int
     world, fault, expected = scene.world, scene.fault, scene.inputs.expected
     left, totals = trace(world), world.ask("totals")
     wrong = [*scene.wrong, *judge_counters(totals, left.roi, expected), *judge_rejected(world, expected)]
+    if wrong:
+        ends = {number: standing.offsets for number, standing in scene.standings().items()}
+        wrong += explain(world, ends, scene.lateness_ms)
     if totals["beyond_memory"]:
         wrong.append(f"the oracle cannot judge: beyond_memory is {totals['beyond_memory']}")
     if not fault.contradicts:

@@ -187,17 +187,19 @@ class RedisServer(Child):
 
 
 class Worker(Child):
-    """`tidemark work` as a process of its own. `first`: what Python runs instead when it is started the first time."""
+    """`tidemark work` as a process of its own. `first`: what is run instead of `command` when it is first started."""
 
-    def __init__(self, environment: Mapping[str, str], log: Path, first: Sequence[str] = ()) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], log: Path, command: Sequence[str], first: Sequence[str] = ()
+    ) -> None:
         super().__init__(log.stem, log)
-        self._environment = dict(environment)
+        self._environment, self._command = dict(environment), tuple(command)
         self._first = tuple(first)
 
     def start(self) -> Self:
         """Start it, or start it again; it may take seconds until it owns partitions."""
-        words, self._first = self._first or ("-m", "streams", "work"), ()
-        self.launch([sys.executable, *words], self._environment)
+        words, self._first = self._first or self._command, ()
+        self.launch(words, self._environment)
         return self
 
     @property

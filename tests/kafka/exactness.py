@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -158,22 +158,20 @@ def judge_counters(totals: dict[str, Any], roi: list[dict[str, Any]], expected: 
     for name in CERTAIN:
         if totals[name] != expected["totals"][name]:
             yield f"totals.{name} is {totals[name]}, the oracle has {expected['totals'][name]}"
-    found: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0, 0])
-    for row in roi:
-        sums = found[row["campaign_id"], row["channel"], row["rule"]]
-        for place, name in enumerate(("revenue_micros", "cost_micros", "conversions_micros")):
-            sums[place] += row[name]
-    want = {
-        (row["campaign_id"], row["channel"], row["rule"]): [
-            row["revenue_micros"],
-            row["cost_micros"],
-            row["conversions_micros"],
-        ]
-        for row in expected["roi"]
-    }
-    for key in sorted({*want, *(key for key, sums in found.items() if any(sums))}, key=str):
+    found, want = rows_of(roi), rows_of(expected["roi"])
+    for key in sorted({*want, *found}, key=str):
         if found.get(key) != want.get(key):
             yield f"roi {key} is {found.get(key)}, the oracle has {want.get(key)}"
+
+
+def rows_of(roi: Iterable[Mapping[str, Any]]) -> dict[tuple[str, ...], list[int]]:
+    """ROI rows summed over segments; none that is all zero."""
+    sums: dict[tuple[str, ...], list[int]] = defaultdict(lambda: [0, 0, 0])
+    for row in roi:
+        numbers = sums[row["campaign_id"], row["channel"], row["rule"]]
+        for place, name in enumerate(("revenue_micros", "cost_micros", "conversions_micros")):
+            numbers[place] += row[name]
+    return {key: numbers for key, numbers in sums.items() if any(numbers)}
 
 
 def judge_changes(told: Announced, committed: int) -> Iterator[str]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import redis
 
-from models.rules import DAY_MS
+from models.rules import DAY_MS, HOUR_MS
 from tests.kafka.processes import wait_until
 
 if TYPE_CHECKING:
@@ -155,6 +155,11 @@ class Scene:
         self._started = 0
         self._ended: dict[Worker, float] = {}
         self._paused = False
+
+    @property
+    def lateness_ms(self) -> int:
+        """What all workers of the run allow."""
+        return int(str(self._settings.get("allowed_lateness", HOUR_MS)))
 
     # ------------------------------------------------------------------ workers
 

@@ -22,7 +22,8 @@ class World:
     """Names nobody else uses, the settings that point to them, and the processes started with these.
 
     Keyword arguments of its methods are settings: `world.worker("a", batch_records=7)` sets TIDEMARK_BATCH_RECORDS.
-    `inputs`: another world whose input topics are read here too.
+    `inputs`: another world whose input topics are read here too. `seen`: where a witness writes down in which order
+    records are taken; None: there is none.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class World:
         self.group = self.name
         self.transactions: str = inputs.transactions if inputs else f"{self.prefix}wallet.transactions"
         self.touches: str = inputs.touches if inputs else f"{self.prefix}campaign.touches"
+        self.seen: Path | None = None
         self._workers: list[Worker] = []
 
     def topic(self, name: str) -> str:
@@ -64,7 +66,8 @@ class World:
 
     def words(self, *words: str) -> list[str]:
         """`tidemark` with these words, to be run in the repository."""
-        return [sys.executable, "-m", "streams", *words]
+        program = ("streams",) if self.seen is None else ("tests.kafka.witness", str(self.seen))
+        return [sys.executable, "-m", *program, *words]
 
     def command(
         self, *words: str, stdin: bytes = b"", seconds: float = 120, **changed: object
@@ -99,7 +102,8 @@ class World:
 
         `first`: what Python runs instead of `-m streams work` when it is started the first time.
         """
-        worker = Worker(self.environment(**changed), self.folder / f"{name}.log", first)
+        doomed = [sys.executable, *first] if first else ()
+        worker = Worker(self.environment(**changed), self.folder / f"{name}.log", self.words("work"), doomed)
         self._workers.append(worker)
         return worker.start()
 
