@@ -34,6 +34,18 @@ ELSEWHERE = 1.0
 SAME = 0.5
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Past:
+    """What tells newcomers from who was there before.
+
+    `apart` (old, new): how far each new cluster is from where each old one has been for long. `newcomers` (new,): the
+    new clusters whose mass has come lately.
+    """
+
+    apart: Floats
+    newcomers: NDArray[np.bool_]
+
+
 @dataclass(frozen=True, slots=True)
 class Lineage:
     """Who is who after a refit.
@@ -64,23 +76,25 @@ def trace(
     mass: NDArray[np.float64],
     next_number: int,
     returning: Mapping[int, int] = MappingProxyType({}),
-    apart: Floats | None = None,
+    past: Past | None = None,
 ) -> Lineage:
     """Carry `numbers` of the old columns over to the new ones; new segments count from `next_number`.
 
     `mass` float64 (old, new), with a row and a column for each, also where it is empty. `returning`: new columns
-    that are retired segments come back, if no living segment is their heir -> the number they had. `apart` (old, new):
-    how far each new cluster is from where each old one has been for long. Newcomers are counted to the nearest segment
-    until they have one of their own; once they are more than their hosts, mass alone would give them its number.
+    that are retired segments come back, if no living segment is their heir -> the number they had. Newcomers are
+    counted to the nearest segment until they have one of their own. They are its heir only if half of it has gone
+    to them, and not if they are far from its usual place and another part of it is nearer.
     """
     old_mass, new_mass = mass.sum(axis=1, keepdims=True), mass.sum(axis=0, keepdims=True)
     taken = mass / np.maximum(old_mass, 1e-300)
     jaccard = mass / np.maximum(old_mass + new_mass - mass, 1e-300)
     held = np.maximum(taken, mass / np.maximum(new_mass, 1e-300))
-    pairs = zip(*linear_sum_assignment(-jaccard), strict=True)
+    if past is not None:
+        held = np.where(past.newcomers & (taken < SURVIVES), 0.0, held)
+    pairs = zip(*linear_sum_assignment(-np.where(held > 0, jaccard, 0.0)), strict=True)
     heirs = {int(old): int(new) for old, new in pairs if held[old, new] >= SURVIVES}
-    if apart is not None:
-        heirs = _without_newcomers(heirs, mass, apart)
+    if past is not None:
+        heirs = _without_newcomers(heirs, mass, past.apart)
     known = {new: numbers[old] for old, new in heirs.items()}
     back = {column: number for column, number in returning.items() if column not in known}
     unclaimed = [column for column in range(mass.shape[1]) if column not in known | back]

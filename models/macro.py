@@ -7,7 +7,7 @@ smallest share. Information criteria over-segment here: with the weight of all e
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -32,17 +32,30 @@ PSEUDO, VARIANCE_FLOOR = 8.0, 0.02
 #: A component is no longer where it was if its squared distance, in its variances and averaged over the features, is
 #: above this.
 FAR = 1.0
+#: How much young weight counts where it matters who was there before. A cluster is one of newcomers if less than this
+#: part of what is usual has settled of it: of those who came at a steady pace, for a half-life.
+YOUNG_COUNTS, NEWCOMERS = 0.01, 0.5
 ROUNDS, PRECISION = 30, 1e-5
 FRESH_STARTS = 2
 
 
 @dataclass(frozen=True)
 class Points:
-    """Micro-clusters in scaled units: `means` (m, d), `variances` within them (m, d), `weights` (m,) adding up to 1."""
+    """Micro-clusters in scaled units: `means` (m, d), `variances` within them (m, d), `weights` (m,) adding up to 1.
+
+    `young`: (m,) the share of each weight that has come lately; (1,) the same for all.
+    """
 
     means: Floats
     variances: Floats
     weights: Floats
+    young: Floats = field(default_factory=lambda: np.zeros(1))
+
+    @property
+    def lasting(self) -> Floats:
+        """How much each counts where it matters who was there before (m,): a little even if all of it is young."""
+        lasting: Floats = self.weights * (1 - (1 - YOUNG_COUNTS) * self.young)
+        return lasting
 
     @cached_property
     def powers(self) -> Floats:
@@ -166,6 +179,8 @@ def propose(
 def alternative(points: Points, warm: Fit, bounds: tuple[int, int], generator: np.random.Generator) -> Fit | None:
     """A mixture that suits the points better than the warm one: one component more or less, or all begun afresh."""
     fewest, most = bounds
+    if len(warm) < min(most, len(points.weights)) and (more := _with_newcomers(points, warm)) is not None:
+        return more
     reached = score(points, warm)
     if len(warm) > fewest:
         fewer = _with_one_less(points, warm)
@@ -174,7 +189,7 @@ def alternative(points: Points, warm: Fit, bounds: tuple[int, int], generator: n
         if dying or (worth_it and score(points, fewer) > reached + TIE):
             return fewer
     if len(warm) < min(most, len(points.weights)):
-        more = _with_one_more(points, warm)
+        more = _with_one_more(points, warm, points.weights)
         worth_it = more.objective >= warm.objective + WORTH_A_SEGMENT
         if worth_it and score(points, more) >= max(reached, -1.0) - TIE:
             return more
@@ -210,8 +225,11 @@ def _jumped(points: Points, before: Fit, after: Fit) -> NDArray[np.bool_]:
 def score(points: Points, fit: Fit) -> float:
     """Simplified silhouette, -1..1; below that, and the less the less, where the smallest share misses its floor."""
     least = float(_masses(points, fit).min())
-    if least < SHARE_FLOOR:
-        return -2.0 + least
+    return silhouette(points, fit) if least >= SHARE_FLOOR else -2.0 + least
+
+
+def silhouette(points: Points, fit: Fit) -> float:
+    """Simplified silhouette, -1..1."""
     distances = np.sqrt(_distances(points.means, fit.centres))
     rows = np.arange(len(distances))
     own = distances[rows, fit.labels].copy()
@@ -226,6 +244,13 @@ def apart(places: Floats, fit: Fit) -> Floats:
     return squared
 
 
+def newcomers(points: Points, fit: Fit) -> NDArray[np.bool_]:
+    """Components (k,) with much less settled mass than is usual for their size."""
+    settled = np.bincount(fit.labels, points.lasting, len(fit))
+    found: NDArray[np.bool_] = settled < NEWCOMERS * _masses(points, fit) * settled.sum()
+    return found
+
+
 def _masses(points: Points, fit: Fit) -> Floats:
     """Mass of each component by hard labels, (k,)."""
     return np.bincount(fit.labels, points.weights, len(fit)).astype(np.float64, copy=False)
@@ -236,10 +261,10 @@ def _with_one_less(points: Points, fit: Fit) -> Fit:
     return from_centres(points, np.delete(fit.centres, _masses(points, fit).argmin(), axis=0))
 
 
-def _with_one_more(points: Points, fit: Fit) -> Fit:
-    """One more component, begun at the micro-cluster that is explained worst."""
+def _with_one_more(points: Points, fit: Fit, weights: Floats) -> Fit:
+    """One more component, begun at the micro-cluster that is explained worst; `weights` (m,) that count."""
     densities = log_densities(points, fit.centres, fit.variances, fit.shares)
-    worst = np.argsort(points.weights * _log_sum(densities), kind="stable")[:3]
+    worst = np.argsort(weights * _log_sum(densities), kind="stable")[:3]
     grown = [from_centres(points, np.concatenate((fit.centres, points.means[[point]]))) for point in worst]
     return max(grown, key=lambda one: one.objective)
 
@@ -249,6 +274,26 @@ def _chances(points: Points, fit: Fit) -> Floats:
     densities = log_densities(points, fit.centres, fit.variances, fit.shares)
     chances: Floats = np.exp(densities - _log_sum(densities)[:, None])
     return chances
+
+
+def _with_newcomers(points: Points, fit: Fit) -> Fit | None:
+    """One more component, if it gives newcomers one of their own, is worth a segment and leaves nobody dying.
+
+    Who was there before may be left with less than the floor: it is not the newcomers' merit that they were few.
+    """
+    if not points.young.any():
+        return None
+    more = _with_one_more(points, fit, points.weights * points.young)
+    settled = _newcomers_with_mass(points, more) > _newcomers_with_mass(points, fit)
+    spared = _masses(points, more).min() >= min(SHARE_FLOOR / 2, _masses(points, fit).min())
+    worth_it = more.objective >= fit.objective + WORTH_A_SEGMENT
+    told_apart = silhouette(points, more) >= silhouette(points, fit) - TIE
+    return more if settled and spared and worth_it and told_apart else None
+
+
+def _newcomers_with_mass(points: Points, fit: Fit) -> int:
+    """How many components of newcomers have mass enough for a segment."""
+    return int((newcomers(points, fit) & (_masses(points, fit) >= SHARE_FLOOR)).sum())
 
 
 def _maximise(points: Points, chances: Floats) -> tuple[Floats, Floats, Floats]:

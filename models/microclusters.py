@@ -160,7 +160,7 @@ class MicroClusters(base.Clusterer):
     def forget(self, half_lives: float) -> None:
         """Let everything learned so far fade by 2^-half_lives."""
         self._age += half_lives
-        self._summary.fade(0.5**half_lives)
+        self._summary.fade(half_lives)
         self._scale.fade(0.5 ** (half_lives / SCALE_LASTS))
         if self.mixture is not None:
             self._usual = self._usual.later(half_lives, _places(self.mixture))
@@ -191,15 +191,15 @@ class MicroClusters(base.Clusterer):
         points = self._points()
         if self.mixture is None:
             fit = self._first(points)
-            mass = apart = np.zeros((0, len(fit)))
+            mass, past = np.zeros((0, len(fit))), None
         else:
             kept = self._carried(points, self.mixture)
             fit = self._better(points, kept)
             if fit is kept:
                 return None
-            mass = identity.overlap(kept.labels, fit.labels, points.weights, (len(kept), len(fit)))
-            apart = macro.apart(self._usual_now(), fit)
-        return self._replace(fit, mass, apart)
+            mass = identity.overlap(kept.labels, fit.labels, points.lasting, (len(kept), len(fit)))
+            past = identity.Past(macro.apart(self._usual_now(), fit), macro.newcomers(points, fit))
+        return self._replace(fit, mass, past)
 
     def adopt(self, mixture: Mixture, numbers: tuple[int, ...]) -> None:
         """Go on from this mixture; `numbers` of its columns."""
@@ -207,14 +207,14 @@ class MicroClusters(base.Clusterer):
         self.mixture, self.numbers = mixture, numbers
         self.next_number = max(self.next_number, *(number + 1 for number in numbers), 1)
 
-    def _replace(self, fit: macro.Fit, mass: Floats, apart: Floats) -> identity.Lineage:
-        """Put a fit in the place of the present mixture; `mass` (old, new) lies in both, which are `apart` so far."""
+    def _replace(self, fit: macro.Fit, mass: Floats, past: identity.Past | None) -> identity.Lineage:
+        """Put a fit in the place of the present mixture; `mass` (old, new) that lasts lies in both."""
         scale = self._scale
         mixture = Mixture(mean=scale.mean, sd=scale.sd(), **_of(fit))
         recent = {number: each for number, each in self._resting.items() if self._age - each.since <= RETURNS}
         resting = {n: (scale.scaled(each.centre), each.variance / scale.sd() ** 2) for n, each in recent.items()}
         back = identity.recognise((fit.centres, fit.variances), resting)
-        lineage = identity.trace(self.numbers, mass, self.next_number, back, apart)
+        lineage = identity.trace(self.numbers, mass, self.next_number, back, past)
         gone = {number: self._at_rest(number) for number in lineage.retired}
         staying = {number: each for number, each in recent.items() if number not in lineage.returned}
         self._resting = dict([*staying.items(), *gone.items()][-RESTING:])
@@ -265,7 +265,8 @@ class MicroClusters(base.Clusterer):
     def _points(self) -> macro.Points:
         weights = self._summary.weights
         variances = self._summary.deviations / weights[:, None] / self._scale.sd() ** 2
-        return macro.Points(self._scale.scaled(self._summary.means), variances, weights / weights.sum())
+        means, young = self._scale.scaled(self._summary.means), self._summary.young
+        return macro.Points(means, variances, weights / weights.sum(), young / weights)
 
     def _usual_now(self) -> Floats:
         """The usual places of the centres (k, d), in today's scale."""
@@ -351,6 +352,7 @@ class MicroClusters(base.Clusterer):
             "scale_mean": scale.mean,
             "scale_deviations": scale.deviations,
             "weights": summary.weights,
+            "young": summary.young,
             "means": summary.means,
             "deviations": summary.deviations,
             "usual_places": self._usual.places,
@@ -372,7 +374,9 @@ class MicroClusters(base.Clusterer):
             self._wish = Wish(head["wish"][0], head["wish"][1], arrays["wish"]) if head["wish"] else None
             self._resting = {int(n): Resting(since, *arrays[f"resting_{n}"]) for n, since in head["resting"].items()}
         self._scale = Scale(head["scale_weight"], arrays["scale_mean"], arrays["scale_deviations"], self.one_scale)
-        self._summary = Summary(arrays["weights"], arrays["means"], arrays["deviations"], head["radius"])
+        weights = arrays["weights"]
+        young = arrays.get("young", np.zeros_like(weights))  # what is older than this array has settled
+        self._summary = Summary(weights, young, arrays["means"], arrays["deviations"], head["radius"])
         self._gathered = list(arrays["gathered"])
         fit = {name.removeprefix("fit_"): array for name, array in arrays.items() if name.startswith("fit_")}
         self.mixture = Mixture(**fit) if fit else None

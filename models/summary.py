@@ -90,23 +90,28 @@ class Scale:
 class Summary:
     """Micro-clusters: `weights` (m,), `means` (m, d), `deviations` (m, d) in the units of the features.
 
-    `radius`: squared distance in scaled units within which a row joins a micro-cluster; 0 until first known.
+    `young` (m,): the part of the weights that has come lately; the rest has settled, half of a row's weight in a
+    half-life. `radius`: squared distance in scaled units within which a row joins a micro-cluster; 0 until first known.
     """
 
     weights: Floats
+    young: Floats
     means: Floats
     deviations: Floats
     radius: float
 
     @classmethod
     def empty(cls, features: int) -> Summary:
-        return cls(np.zeros(0), np.zeros((0, features)), np.zeros((0, features)), 0.0)
+        return cls(np.zeros(0), np.zeros(0), np.zeros((0, features)), np.zeros((0, features)), 0.0)
 
     def __len__(self) -> int:
         return len(self.weights)
 
-    def fade(self, factor: float) -> None:
+    def fade(self, half_lives: float) -> None:
+        """What there is fades by 2^-half_lives, and as much of what is left settles."""
+        factor = 0.5**half_lives
         self.weights = self.weights * factor
+        self.young = self.young * factor**2
         self.deviations = self.deviations * factor
 
     def widen(self, features: int) -> None:
@@ -131,6 +136,7 @@ class Summary:
         leaders, member_of = _leaders(scaled, self.radius, budget)
         blank = np.zeros((len(leaders), rows.shape[1]))
         self.weights = np.concatenate((self.weights, np.zeros(len(leaders))))
+        self.young = np.concatenate((self.young, np.zeros(len(leaders))))
         self.means = np.concatenate((self.means, rows[leaders]))
         self.deviations = np.concatenate((self.deviations, blank))
         return member_of
@@ -143,7 +149,8 @@ class Summary:
         first = weights[:, None] * apart
         sums = np.bincount(cell, first.ravel(), size * features).reshape(size, features)
         squares = np.bincount(cell, (first * apart).ravel(), size * features).reshape(size, features)
-        self.weights = self.weights + np.bincount(member_of, weights, size)
+        added = np.bincount(member_of, weights, size)
+        self.weights, self.young = self.weights + added, self.young + added
         moved = sums / self.weights[:, None]
         self.means = self.means + moved
         self.deviations = np.maximum(self.deviations + squares - sums * moved, 0.0)
@@ -160,7 +167,8 @@ class Summary:
 
     def _keep(self, kept: NDArray[np.bool_]) -> None:
         if not kept.all():
-            self.weights, self.means, self.deviations = self.weights[kept], self.means[kept], self.deviations[kept]
+            self.weights, self.young = self.weights[kept], self.young[kept]
+            self.means, self.deviations = self.means[kept], self.deviations[kept]
 
     def _merge(self, scale: Scale, budget: int) -> None:
         """Merge pairs that are each other's cheapest by Ward's cost, until `budget` remain."""
@@ -189,6 +197,7 @@ class Summary:
         self.means[kept] += apart * (theirs / total)[:, None]
         self.deviations[kept] += self.deviations[given] + apart**2 * (mine * theirs / total)[:, None]
         self.weights[kept] = total
+        self.young[kept] += self.young[given]
 
 
 def _widened(array: Floats, features: int) -> Floats:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.identity import give_slots, overlap, recognise, trace
+from models.identity import Past, give_slots, overlap, recognise, trace
 from models.rows import SLOTS
 
 
@@ -44,25 +44,45 @@ def test_a_split_leaves_the_number_with_the_larger_part() -> None:
     assert (lineage.born, lineage.retired) == ((3,), {})
 
 
+def with_past(apart: list[list[float]], newcomers: tuple[int, ...] = ()) -> Past:
+    """Of clusters so far apart, of which those in these columns are newcomers."""
+    columns = np.arange(len(apart[0]))
+    return Past(np.array(apart), np.isin(columns, newcomers))
+
+
 def test_newcomers_that_outweigh_their_hosts_do_not_take_the_number() -> None:
     mass = np.array([[0.6, 0.0, 0.0], [0.0, 0.3, 0.1]])
-    apart = np.array([[0.1, 5.0, 5.0], [5.0, 4.0, 0.2]])  # what the second was for long is in the third column
+    third_is_near = with_past([[0.1, 5.0, 5.0], [5.0, 4.0, 0.2]])  # what the second was for long is in the third column
     assert trace((4, 7), mass, 9).numbers == (4, 7, 9)
-    lineage = trace((4, 7), mass, 9, apart=apart)
+    lineage = trace((4, 7), mass, 9, past=third_is_near)
     assert lineage.numbers == (4, 9, 7)
     assert lineage.born == (9,)
     assert lineage.split == {9: 7}
-    assert trace((4, 7), mass, 9, apart=apart[:, [0, 2, 1]]).numbers == (4, 7, 9)  # the larger part is where it was
-    nobody_stayed = np.array([[0.1, 5.0, 5.0], [5.0, 4.0, 6.0]])
-    assert trace((4, 7), mass, 9, apart=nobody_stayed).numbers == (4, 7, 9)  # the smaller part is farther still
+    larger_part_is_where_it_was = with_past([[0.1, 5.0, 5.0], [5.0, 0.2, 4.0]])
+    assert trace((4, 7), mass, 9, past=larger_part_is_where_it_was).numbers == (4, 7, 9)
+    smaller_part_is_farther_still = with_past([[0.1, 5.0, 5.0], [5.0, 4.0, 6.0]])
+    assert trace((4, 7), mass, 9, past=smaller_part_is_farther_still).numbers == (4, 7, 9)
+
+
+def test_newcomers_are_heirs_only_of_a_segment_half_of_which_has_gone_to_them() -> None:
+    near = [[0.1] * 3, [0.1] * 3]
+    scattered = np.array([[0.6, 0.05, 0.04], [0.11, 0.1, 0.0]])  # what was there before has gone to its neighbour
+    assert trace((4, 7), scattered, 9, past=with_past(near)).numbers == (4, 7, 9)
+    lineage = trace((4, 7), scattered, 9, past=with_past(near, (1,)))
+    assert lineage.numbers == (4, 9, 10)
+    assert lineage.retired == {7: 4}
+    left = np.array([[0.6, 0.0, 0.0], [0.0, 0.15, 0.16]])
+    assert trace((4, 7), left, 9, past=with_past(near, (1,))).numbers == (4, 9, 7)
+    gone_over = np.array([[0.6, 0.0, 0.0], [0.0, 0.16, 0.15]])
+    assert trace((4, 7), gone_over, 9, past=with_past(near, (1,))).numbers == (4, 7, 9)
 
 
 def test_a_cluster_of_everybody_takes_no_number_however_near_it_is() -> None:
-    apart = np.array([[4.0, 5.0, 5.0, 0.2], [5.0, 0.1, 5.0, 5.0], [5.0, 5.0, 0.1, 5.0]])
+    past = with_past([[4.0, 5.0, 5.0, 0.2], [5.0, 0.1, 5.0, 5.0], [5.0, 5.0, 0.1, 5.0]])
     mass = np.array([[0.3, 0.0, 0.0, 0.04], [0.0, 0.3, 0.0, 0.03], [0.0, 0.0, 0.3, 0.0]])
-    assert trace((4, 7, 8), mass, 9, apart=apart).numbers == (9, 7, 8, 4)
+    assert trace((4, 7, 8), mass, 9, past=past).numbers == (9, 7, 8, 4)
     of_three = np.array([[0.3, 0.0, 0.0, 0.04], [0.0, 0.3, 0.0, 0.03], [0.0, 0.0, 0.27, 0.03]])
-    assert trace((4, 7, 8), of_three, 9, apart=apart).numbers == (4, 7, 8, 9)
+    assert trace((4, 7, 8), of_three, 9, past=past).numbers == (4, 7, 8, 9)
 
 
 def test_a_segment_that_is_absorbed_names_who_took_its_wallets() -> None:

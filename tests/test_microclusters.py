@@ -193,6 +193,22 @@ def test_merging_weighs_all_pairs_anew_after_every_round(seed: int, count: int, 
     assert np.array_equal(summary.deviations, other.deviations)
 
 
+@given(st.integers(0, 10**6), st.lists(st.floats(0.001, 1), min_size=1, max_size=8))
+def test_half_of_what_is_left_of_a_row_after_a_half_life_has_settled(seed: int, pieces: list[float]) -> None:
+    scale, summary = Scale.empty(3, (0, 0)), Summary.empty(3)
+    rows = planted(seed, 90, features=3)[0]
+    scale.learn(rows, np.ones(90))
+    summary.learn(rows, np.ones(90), scale, 10)
+    assert summary.young.tolist() == summary.weights.tolist()
+    for piece in pieces:
+        summary.fade(piece / sum(pieces))
+    assert summary.weights.sum() == pytest.approx(45)
+    assert summary.young == pytest.approx(summary.weights / 2)
+    summary.learn(rows[:30], np.ones(30), scale, 10)
+    assert summary.weights.sum() == pytest.approx(75)
+    assert summary.young.sum() == pytest.approx(22.5 + 30)  # merged or not
+
+
 def test_forgetting_halves_weight_and_moves_nothing() -> None:
     model = a_model(half_life=float("inf"))
     model.learn_many(planted(0, 500)[0])
@@ -326,6 +342,27 @@ def test_a_handful_of_strangers_is_no_cluster() -> None:
     assert model.numbers == (1, 2, 3, 4, 5, 6)
 
 
+def few_and_newcomers(young: float) -> macro.Points:
+    """Two crowds, and far away a few with newcomers near to them, whose weight is so young."""
+    of = np.repeat([0, 1, 2, 3], [100, 100, 5, 10])
+    means = np.repeat([[0.0], [9.0], [20.0], [26.0]], 8, axis=1)[of]
+    means += np.random.default_rng(3).normal(size=means.shape) / 2
+    weights = np.array([0.478, 0.478, 0.019, 0.025])[of] / np.bincount(of)[of]
+    return macro.Points(means, np.full_like(means, 0.05), weights, np.array([0.5, 0.5, 0.5, young])[of])
+
+
+def test_newcomers_get_a_segment_though_the_few_they_waited_with_are_below_the_floor_without_them() -> None:
+    points, dice = few_and_newcomers(0.95), np.random.default_rng(0)
+    warm = macro.from_centres(points, points.means[[0, 100, 200]])
+    more = macro.alternative(points, warm, (3, 12), dice)
+    assert more is not None
+    assert len(more) == 4
+    assert np.flatnonzero(macro.newcomers(points, more)).tolist() == [more.labels[-1]]
+    assert macro.score(points, more) < -1  # somebody is below the floor
+    assert macro.alternative(points, warm, (3, 3), dice) is None
+    assert macro.alternative(few_and_newcomers(0.5), warm, (3, 12), dice) is None  # they have always been there
+
+
 def test_clusters_that_die_together_do_not_keep_each_other() -> None:
     means = np.repeat([[0.0], [4.0], [8.0], [30.0], [40.0]], 20, axis=0)
     weights = np.repeat([0.33, 0.33, 0.332, 0.004, 0.004], 20) / 20
@@ -370,6 +407,20 @@ def test_a_snapshot_from_before_there_were_usual_places_is_read() -> None:
         each.refit()
     assert old.numbers == model.numbers
     assert old.snapshot() == model.snapshot()
+
+
+def test_in_a_snapshot_from_before_weight_was_young_all_of_it_has_settled() -> None:
+    model = MicroClusters(refit_every=0)
+    model.learn_many(planted(0, 2000)[0])
+    model.refit()
+    head, arrays = unpack(model.snapshot())
+    assert arrays.pop("young").any()
+    old = MicroClusters.restore(pack(head, arrays))
+    assert not old._summary.young.any()
+    old.learn_many(planted(1, 500)[0])
+    assert old._summary.young.sum() == pytest.approx(500, rel=0.01)
+    old.refit()
+    assert old.numbers == model.numbers
 
 
 def test_a_packed_value_of_another_format_is_refused() -> None:
