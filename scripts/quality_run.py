@@ -215,8 +215,8 @@ delay       from the true change to a change into the segment most of whose wall
             never within 45 days: longer than any. Activation: the new way has half as many transactions again, or
             more leverage
 dormancy    of wallets with a transaction a day or more: from the last one to the change with lifecycle dormant
-left        whether a wallet that is told to have left does nothing for 14 days; the share that does is the confidence
-            that would have been right
+left        how many of the wallets told to have left had gone quiet in truth (right: stopped, or of the persona that
+            acts once in weeks), beside the confidence announced; stayed away: did nothing for 14 days after
 
 examples:
   scripts/quality --quick
