@@ -46,9 +46,7 @@ def arrivals(values: list[dict[str, Any]], wallet: list[int]) -> NDArray[np.void
     return arrivals_of(events, np.array(wallet, np.int64), np.zeros(len(values), np.int64))
 
 
-def turned(
-    rows: NDArray[np.void], events: NDArray[np.void], held: tuple[int, int] = (0, 0)
-) -> NDArray[np.float32]:
+def turned(rows: NDArray[np.void], events: NDArray[np.void], held: tuple[int, int] = (0, 0)) -> NDArray[np.float32]:
     """One batch; changes the rows. The learning rows. `held`: when there is a crash."""
     told = room_for(len(events), 1, 0)
     catalogue = replace(EMPTY_CATALOGUE, held_from_ms=held[0], held_until_ms=held[1])
