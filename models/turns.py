@@ -121,10 +121,11 @@ def take_turns(
                 notice_model(row, scores, found)
             days = days_between(row["last_at_ms"], event["at_ms"])
             fold(row, event)
-            if not held and renew(row, event["at_ms"], found["renew_at"]):
-                days = max(days, found["head_start"])
-            if wake(row, event["at_ms"], found["evidence"]):
+            returns = wake(row, event["at_ms"], found["evidence"])
+            if returns and not held:
                 begin_anew(row, event["at_ms"])  # what was known of its pace was of another life
+            elif not held and renew(row, event["at_ms"], found["renew_at"]):
+                days = max(days, found["head_start"])
             queue(row, clocks[part])
             describe(row, features)
             mark_whale(row, features[SIZE], found)

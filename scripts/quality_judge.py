@@ -19,6 +19,7 @@ from sklearn.metrics import adjusted_rand_score
 from models.features import row_features
 from models.rules import DAY_MS, Rules
 from models.segments import Catalogue
+from scripts.quality_crash import Crash, crash_of
 from scripts.quality_offline import refit_offline
 from scripts.quality_season import Season
 from streams.market import PAYER, SILENT
@@ -57,8 +58,7 @@ class Verdict:
     truth, over `quiet_months` wallet-months; `needless_within`: between two segments that mean the same persona.
     `delays`: (days, activation?) of each true change, inf if never answered; `first_delays`: until any change;
     `by_turn`: the delays by persona before and after. `dormancies`: days, inf if never told. `beliefs`: (confidence,
-    right?) of each announced change into a segment; `absences`: of each out of all. `crash_moves`: share of wallets
-    that move on the day of the crash or the next.
+    right?) of each announced change into a segment; `absences`: of each out of all. `crash`: moves in its days.
     """
 
     seed: int
@@ -79,8 +79,7 @@ class Verdict:
     segments: int = 0
     births: int = 0
     id_replacements: int = 0
-    crash_moves: float = 0.0
-    usual_moves: float = 0.0
+    crash: Crash = field(default_factory=Crash)
     snapshot_bytes: int = 0
     refits_ms: list[float] = field(default_factory=list)
     birth: dict[str, object] | None = None
@@ -196,8 +195,10 @@ class Trial:
     def _count_needless(self) -> None:
         season, verdict = self.season, self.verdict
         settled_ms = season.begins_ms + SETTLED_DAYS * DAY_MS
+        self.quiet: dict[str, list[tuple[int, int]]] = {}
         for wallet, changes in self.by_wallet.items():
             quiet = list(quiet_spans(season, wallet, max(settled_ms, changes[0].decided_at_ms)))
+            self.quiet[wallet] = quiet
             verdict.quiet_months += sum(end - begin for begin, end in quiet) / DAY_MS / MONTH_DAYS
             for told in changes:
                 if any(begin <= told.decided_at_ms < end for begin, end in quiet):
@@ -278,12 +279,10 @@ class Trial:
         }
 
     def _watch_crash(self) -> None:
-        """Moves a wallet-day on the day of the crash and the next, and on all settled days."""
-        season, wallets = self.season, max(1, len(self.by_wallet))
-        moved = [told.decided_at_ms for told in self.changes if told.status == "moved" and self._settled(told)]
-        crash = sum(season.crash_ms <= at_ms < season.crash_ms + 2 * DAY_MS for at_ms in moved)
-        self.verdict.crash_moves = crash / 2 / wallets
-        self.verdict.usual_moves = (len(moved) - crash) / (season.days - SETTLED_DAYS - 2) / wallets
+        """What it did to wallets, those with nothing changed in truth beside all."""
+        moves = [told for told in self.changes if told.status == "moved" and self._settled(told)]
+        days = self.season.days - SETTLED_DAYS
+        self.verdict.crash = crash_of(moves, self.quiet, self.season.crash_ms, days)
 
     def _time_refits(self) -> None:
         for _ in range(5):

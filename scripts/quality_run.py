@@ -137,7 +137,13 @@ def show(found: Figures) -> None:
             f"       {what:54} {some['right']:>12}   right, {some['confidence']} told, "
             f"{some['stayed_away']} stayed away, {some['changes']:,}"
         )
-    for name in ("births", "false_dormancies_per_wallet_month", "moves_on_a_crash_day_over_usual", "median_delay_days"):
+    crash = found.get("crash_moves") or {}
+    for what, some in {"all wallets": crash, "quiet in truth": crash["needless"]}.items() if crash else ():
+        print(
+            f"       {f'moves on the day of a crash and the next, {what}':54} {some['moves']:>12}   "
+            f"{some['expected']} expected, p {some['chance']}"
+        )
+    for name in ("births", "false_dormancies_per_wallet_month", "median_delay_days"):
         if found.get(name) is not None:
             print(f"       {name.replace('_', ' '):54} {found[name]}")
     print(f"       took {found['seconds']} s")
@@ -215,8 +221,11 @@ delay       from the true change to a change into the segment most of whose wall
             never within 45 days: longer than any. Activation: the new way has half as many transactions again, or
             more leverage
 dormancy    of wallets with a transaction a day or more: from the last one to the change with lifecycle dormant
-left        whether a wallet that is told to have left does nothing for 14 days; the share that does is the confidence
-            that would have been right
+left        how many of the wallets told to have left had gone quiet in truth (right: stopped, or of the persona that
+            acts once in weeks), beside the confidence announced; stayed away: did nothing for 14 days after
+
+crash       moves on the day of the crash and the next, what the other days let expect, and the Poisson probability (p)
+            of so many or more: of all wallets, and of those with nothing changed in truth
 
 examples:
   scripts/quality --quick

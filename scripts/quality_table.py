@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from scripts.quality_crash import crash_figures
 from scripts.quality_judge import ANSWER_DAYS, Absence, Verdict, typical
 
 Figures = dict[str, Any]
@@ -100,9 +101,7 @@ def figures(verdicts: Sequence[Verdict]) -> Figures:
         "id_replacements": round(mean(v.id_replacements for v in verdicts), 2),
         "id_replacements_worst": max(v.id_replacements for v in verdicts),
         "births": round(mean(v.births for v in verdicts), 2),
-        "moves_on_a_crash_day_over_usual": rounded(
-            mean(v.crash_moves for v in verdicts) / max(1e-9, mean(v.usual_moves for v in verdicts))
-        ),
+        "crash_moves": crash_figures([v.crash for v in verdicts]),
     }
 
 

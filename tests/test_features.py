@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from models.arrivals import STABLE_ASSETS, arrivals_of
 from models.columns import read
 from models.decisions import standing
-from models.features import row_features
+from models.features import begin_anew, fold, row_features
 from models.hashing import bucket
-from models.rows import FEATURES, blank_rows
+from models.lifecycle import SILENT, look
+from models.rows import FEATURES, RETURNED, blank_rows
 from models.rules import DAY_MS, Rules
 from models.segments import EMPTY_CATALOGUE
 from models.state import TOUCHES, TRANSACTIONS
@@ -45,11 +46,12 @@ def arrivals(values: list[dict[str, Any]], wallet: list[int]) -> NDArray[np.void
     return arrivals_of(events, np.array(wallet, np.int64), np.zeros(len(values), np.int64))
 
 
-def turned(rows: NDArray[np.void], events: NDArray[np.void]) -> NDArray[np.float32]:
-    """One batch; changes the rows. The learning rows."""
+def turned(rows: NDArray[np.void], events: NDArray[np.void], held: tuple[int, int] = (0, 0)) -> NDArray[np.float32]:
+    """One batch; changes the rows. The learning rows. `held`: when there is a crash."""
     told = room_for(len(events), 1, 0)
-    catalogue = standing(EMPTY_CATALOGUE, Rules()), EMPTY_CATALOGUE.terms
-    take_turns(rows, events, np.zeros(1, np.int64), Pace(DAY_MS, DAY_MS), catalogue, told)
+    catalogue = replace(EMPTY_CATALOGUE, held_from_ms=held[0], held_until_ms=held[1])
+    standing_now = standing(catalogue, Rules()), catalogue.terms
+    take_turns(rows, events, np.zeros(1, np.int64), Pace(DAY_MS, DAY_MS), standing_now, told)
     return told.learning[: told.filled[LESSONS]]
 
 
@@ -232,12 +234,8 @@ def habit(seed: int, days: float, a_day: float, begin_ms: int = NOON_MS, **more:
 def renewals(values: list[dict[str, Any]], held: tuple[int, int] = (0, 0)) -> tuple[int, NDArray[np.float64]]:
     """How often the slow scale began anew, and the features at the end. `held`: when there is a crash."""
     rows, count, before = blank_rows(1), 0, 0
-    catalogue = replace(EMPTY_CATALOGUE, held_from_ms=held[0], held_until_ms=held[1])
-    standing_now = standing(catalogue, Rules()), catalogue.terms
     for event in arrivals(values, [0] * len(values)):
-        take_turns(
-            rows, np.array([event]), np.zeros(1, np.int64), Pace(DAY_MS, DAY_MS), standing_now, room_for(1, 1, 0)
-        )
+        turned(rows, np.array([event]), held)
         count, before = count + int(rows["rebased_s"][0] != before), int(rows["rebased_s"][0])
     return count, row_features(rows)[0]
 
@@ -270,6 +268,26 @@ def test_nothing_begins_anew_for_what_is_done_in_a_crash() -> None:
     values = [*habit(1, 60, 1.5), *habit(2, 1, 40, begin_ms, usd=9.0)]
     assert renewals(values)[0] >= 1
     assert renewals(values, (begin_ms, begin_ms + DAY_MS))[0] == 0
+
+
+@pytest.mark.parametrize("pace", [8, 40])
+@pytest.mark.parametrize("crash", [False, True])
+def test_who_returns_begins_anew_once_and_in_a_crash_not_at_all(pace: int, crash: bool) -> None:
+    """However clearly the scales disagree after a silence; a second time the fast scale would be taken for younger."""
+    row, back_ms = blank_rows(1), NOON_MS + 63 * DAY_MS
+    turned(row, arrivals(values := habit(1, 60, pace), [0] * len(values)))
+    assert look(row[0], back_ms - 1) == SILENT
+    returns, *more = arrivals([transaction(f"r{n}", "w", back_ms + n, usd_value=900) for n in range(9)], [0] * 9)
+    expected, held = row.copy(), (back_ms, back_ms + DAY_MS) if crash else (0, 0)
+    fold(expected[0], returns)
+    if not crash:
+        begin_anew(expected[0], back_ms)
+    turned(row, np.array([returns]), held)
+    assert row_features(row).tolist() == row_features(expected).tolist()
+    assert row["rebased_s"] == expected["rebased_s"]
+    assert row["lifecycle"] == RETURNED
+    turned(row, np.array(more), held)
+    assert not crash or row["rebased_s"] == expected["rebased_s"]
 
 
 def test_a_transaction_that_is_not_the_newest_proves_nothing() -> None:

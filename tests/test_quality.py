@@ -14,6 +14,7 @@ import pytest
 from models.rules import DAY_MS, Rules
 from models.segments import EMPTY_CATALOGUE
 from scripts import quality_run, quality_season
+from scripts.quality_crash import chance
 from scripts.quality_judge import ANSWER_DAYS, Look, Trial, Verdict, judge, majorities, quiet_spans, typical
 from scripts.quality_offline import components, refit_offline
 from scripts.quality_run import main, parse, with_settings
@@ -185,6 +186,30 @@ def test_ids_replaced_are_told_of_the_worst_season_too(capsys: pytest.CaptureFix
     assert (row["figure"], row["worst"], row["met"]) == (1.5, 3, False)
     quality_run.show({"seeds": {"these": [101]}, "goals": {goal.what: row}, "seconds": 1})
     assert "≤ 1, worst season 3" in capsys.readouterr().out
+
+
+def test_moves_in_a_crash_are_held_against_the_other_days_and_the_needless_against_quiet_time() -> None:
+    """The crash is on days 108 and 109 of 180, the first 30 of which do not count; who changes is quiet till then."""
+    found = season({"calm": [(0, "holder")], "changing": [(0, "holder"), (100, "trader")]})
+    entered = [told(wallet, 10, 1, "entered") for wallet in found.story]
+    days = {"calm": (20, 40, 50, 107.9, 108, 109.9, 110), "changing": (60, 108.5)}
+    changes = [told(wallet, day, 1) for wallet, some in days.items() for day in some]
+    left = told("calm", 108.1, 0, "left")
+    judged = verdict(found, [*entered, *changes, left], MEANS)
+    every, needless = judged.crash.moves, judged.crash.needless
+    assert (every.seen, needless.seen, judged.crash.wallets) == (3, 2, 2)
+    assert every.expected == pytest.approx(5 * 2 / 148)
+    assert needless.expected == pytest.approx(5 * 2 / (148 + 70 + 35))
+    both = figures([replace(judged, refits_ms=[1.0])] * 2)["crash_moves"]
+    assert (both["moves"], both["wallets"], both["expected"], both["needless"]["moves"]) == (6, 4, 0.1, 4)
+
+
+def test_the_chance_of_moves_is_that_of_so_many_or_more() -> None:
+    assert chance(0, 3.0) == 1
+    assert chance(1, 3.0) == pytest.approx(1 - np.exp(-3))
+    assert chance(3, 2.0) == pytest.approx(1 - 5 * np.exp(-2))
+    assert (chance(0, 0.0), chance(1, 0.0)) == (1, 0)
+    assert chance(900, 500.0) < 1e-9
 
 
 def test_a_segment_means_what_most_of_its_wallets_are_that_still_do_something() -> None:
