@@ -182,8 +182,9 @@ def fetched(generation: int | None, begins: dict[TP, int], **offsets: list[int])
 
 def test_a_poll_becomes_chained_batches_turn_by_turn() -> None:
     a, b = TP("a", 0), TP("b", 0)
-    records, taker = fetched(7, {a: 3, b: 5}, a=[3, 4, 9], b=[7]), Taker()
-    batches = list(Schedule(taker).iterate(records))  # type: ignore[arg-type]
+    records = fetched(7, {a: 3, b: 5}, a=[3, 4, 9], b=[7])
+    taker: Any = Taker()
+    batches = list(Schedule(taker).iterate(records))
     assert [(tp, batch.first_offset, batch.next_offset, batch.prev_next) for tp, batch in batches] == [
         (a, 3, 5, 3),
         (b, 7, 8, 5),
@@ -196,8 +197,8 @@ def test_a_poll_becomes_chained_batches_turn_by_turn() -> None:
 
 @pytest.mark.parametrize("generation", [None, 6])
 def test_what_was_read_before_this_assignment_was_sought_is_left_out(generation: int | None) -> None:
-    taker = Taker()
-    assert not list(Schedule(taker).iterate(fetched(generation, {TP("a", 0): 3}, a=[3, 4])))  # type: ignore[arg-type]
+    taker: Any = Taker()
+    assert not list(Schedule(taker).iterate(fetched(generation, {TP("a", 0): 3}, a=[3, 4])))
     assert not taker.noted
     assert not taker._next
 

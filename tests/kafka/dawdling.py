@@ -26,7 +26,7 @@ def main() -> None:
     """`tidemark work`, dawdling."""
     seek: Any = BatchConsumerThread.seek_wait
 
-    async def fetch(self: Any, consumer: Any, active: Any, timeout: Any, max_records: Any) -> Any:  # noqa: ASYNC109
+    async def fetch(self: Any, consumer: Any, active: Any, timeout: Any, max_records: Any) -> Any:  # noqa: ASYNC109 - Faust's signature
         if not self.consumer.flow_active:
             return {}
         await asyncio.sleep(next(POLL_S))
