@@ -252,6 +252,28 @@ def test_a_wallet_with_a_damaged_journal_or_one_of_an_unknown_campaign_is_refuse
         readouts.wallet(settings, "w")
 
 
+@pytest.mark.parametrize(
+    ("totals", "cells"),
+    [
+        *((stored, {}) for stored in [b"{}", b"[]", b"null", b"\xff garbage", b'{"transactions":1}']),
+        (Totals().to_json().replace(b'"touches":0', b'"touches":"0"'), {}),
+        (Totals().to_json().replace(b'"rejected":{}', b'"rejected":{"not_json":null}'), {}),
+        (Totals().to_json().replace(b'"whales_by_segment":{}', b'"whales_by_segment":[]'), {}),
+        (Totals().to_json(), {b"s1|spring|email": b"1 2 3"}),
+        (Totals().to_json(), {b"s1|spring|email": b"one" + b" 0" * 10}),
+        (Totals().to_json(), {b"s1|spring": b"0" + b" 0" * 10}),
+    ],
+)
+@pytest.mark.parametrize("command", ["totals", "roi", "segments", "overall"])
+def test_counters_of_another_shape_are_refused_in_one_line_that_names_the_partition(
+    settings: Settings, command: str, totals: bytes, cells: dict[bytes, bytes]
+) -> None:
+    commit(settings, 0, Writes())
+    commit(settings, 1, Writes({b"totals": totals}, {b"roi": cells}))
+    with pytest.raises(Refused, match=r"^what Redis holds of partition 1 cannot be read \([^\n]+$"):
+        getattr(readouts, command)(settings)
+
+
 def test_wallets_stored_by_older_versions_read_the_same(settings: Settings) -> None:
     found = []
     for version in sorted(ROW_VERSIONS):
