@@ -155,13 +155,14 @@ class RedisServer(Child):
     """A Redis that loses nothing it has answered: every write is on disk first. Same port and data after a restart.
 
     `options`: more words for its command line; the last of a name wins. `data`: the folder with its files.
+    `binary`: another redis-server than the usual one.
     """
 
-    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = (), binary: str = "") -> None:
         super().__init__("redis", folder / "redis.log")
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._binary = redis_binary()
+        self._binary = binary or redis_binary()
         self.data = folder / "redis-data"
         self.data.mkdir(exist_ok=True)
         self._options = tuple(options)
