@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -110,6 +111,20 @@ def test_totals_have_the_fields_of_the_contract_in_its_order(settings: Settings)
         "transactions", "touches", "duplicates", "late", "beyond_memory", "rejected", "revenue_micros", "cost_micros",
         "segment_changes", "wallets", "catalogue_version", "whales",
     ]  # fmt: skip
+
+
+def test_operations_says_of_every_total_whether_a_restored_state_has_the_same(settings: Settings) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Backup and restore\n")[2].partition("\n## ")[0]
+    same, other = (
+        set(re.findall(r"`(\w+)`", section.partition(f"\n- {begin}")[2].partition("\n- ")[0]))
+        for begin in ("Equal", "Not necessarily")
+    )
+    fields = set(readouts.totals(settings))
+    assert fields <= same | other
+    assert fields & same & other == set()
+    assert {"transactions", "revenue_micros", "cost_micros"} <= same
+    assert {"catalogue_version", "whales", "segment_changes", "late"} <= other
 
 
 def test_totals_add_up_over_partitions_and_name_the_catalogue_in_use(settings: Settings) -> None:
