@@ -127,7 +127,8 @@ class KafkaServer(Child):
         return self
 
     def _format(self, *options: str) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        first, *others = uuid.uuid4().bytes  # 127 at most: one that began with a hyphen would pass for an option
+        cluster_id = base64.urlsafe_b64encode(bytes([first & 0x7F, *others])).decode().rstrip("=")
         arguments = ("format", "-t", cluster_id, "-c", str(self._properties), *options)
         subprocess.run(
             self._java("-Xmx128m", "kafka.tools.StorageTool", *arguments), check=True, capture_output=True, timeout=60
