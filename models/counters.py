@@ -44,8 +44,13 @@ def encode_cell(cell: Cell) -> bytes:
 
 
 def decode_cell(stored: bytes | None) -> Cell:
-    """A cell as stored; all zeros where nothing is."""
-    return EMPTY_CELL if stored is None else tuple(map(int, stored.split()))
+    """A cell as stored; all zeros where nothing is. Raises `ValueError` for what is no cell."""
+    if stored is None:
+        return EMPTY_CELL
+    cell = tuple(map(int, stored.split()))
+    if len(cell) != NUMBERS:
+        raise ValueError(f"this is no cell of the ROI: {stored[:80]!r}")
+    return cell
 
 
 # ------------------------------------------------------------------ names of cells

@@ -79,13 +79,19 @@ class Totals:
 
     @classmethod
     def from_json(cls, text: bytes | None) -> Totals:
-        """Totals as stored; all zero where nothing is stored yet."""
+        """Totals as stored; all zero where nothing is stored yet. Raises `ValueError` for what are no totals."""
         if text is None:
             return cls()
-        found = json.loads(text)
-        for name in ("wallets_by_segment", "whales_by_segment"):
-            found[name] = {int(segment): count for segment, count in found[name].items()}
-        return cls(**found)
+        try:
+            found = json.loads(text)
+            for name in ("wallets_by_segment", "whales_by_segment"):
+                found[name] = {int(segment): count for segment, count in found[name].items()}
+            counts = [n for value in found.values() for n in (value.values() if isinstance(value, dict) else (value,))]
+            if all(type(count) is int for count in counts):
+                return cls(**found)
+        except (ValueError, KeyError, TypeError, AttributeError):
+            pass
+        raise ValueError(f"these are no totals: {text[:80]!r}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -111,9 +111,10 @@ def topics_check() -> None:
     """Verify topics, configuration, partition counts, keys and partitioner; exit 1 if anything is wrong."""
     from streams.topics_check import check
 
-    if wrong := check(console.read_settings()):
-        console.print_lines(wrong)
-        raise TidemarkError(f"{len(wrong)} of the topics' properties are wrong, see above")
+    found = check(console.read_settings())
+    console.print_lines([*found.notes, *found.wrong])
+    if found.wrong:
+        raise TidemarkError(f"{len(found.wrong)} of the topics' properties are wrong, see above")
     console.print_lines(["all topics are as they should be"])
 
 

@@ -5,13 +5,37 @@
 --       then for each hash how many follow, then field, value, ...;
 --       then the key of the due index, how many follow, then due time, wallet, ...; how many leave it, then these
 -- The keys of rows, strings and the due index are in ARGV: they carry the hash tag of KEYS[1], so they live where it lives.
--- Nothing after the comparison can fail on what is written: no value is read, added or parsed. Lua does not roll back.
+-- Nothing after the first write can fail on what is written: no value is read, added or parsed. Lua does not roll back.
 local found = redis.call('GET', KEYS[1]) or ''
 if found ~= ARGV[1] then return found end
 
 local CHUNK = 2000  -- 1,000 pairs; `unpack` fails from 4,000
 local rows, count = ARGV[6], tonumber(ARGV[4])
 local size = #rows / count
+
+-- One key of each kind (`w:`, `j:`, `totals`) is asked for: all of them would be a tenth of what a commit costs Redis.
+local asked, kinds = {}, {}
+local function ask(key)
+  local kind = string.match(key, '}:%a*')
+  if not kinds[kind] then
+    kinds[kind] = true
+    asked[#asked + 1], asked[#asked + 2] = key, ''
+  end
+end
+if count > 0 then ask(ARGV[7]) end
+for at = 7 + count, 6 + count + ARGV[5], 2 do ask(ARGV[at]) end
+asked[#asked + 1] = KEYS[1]  -- without a value: the form that writes nothing
+need('MSET', unpack(asked))
+need('SET', KEYS[1], '', '')
+need('SET', KEYS[2], '', '')
+local length = 7 + count + ARGV[5]
+for hash = 3, #KEYS do
+  need('HSET', KEYS[hash], '', '', '')
+  length = length + 1 + ARGV[length]
+end
+need('ZADD', ARGV[length], '0', '', '0')
+need('ZREM', ARGV[length], '')
+
 for first = 0, count - 1, CHUNK / 2 do
   local words = {}
   for row = first, math.min(first + CHUNK / 2, count) - 1 do

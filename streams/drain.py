@@ -51,7 +51,7 @@ class Arrival:
 
     def __init__(self, place: Place, records: Sequence[Record], prev_next: int) -> None:
         self.place, self.records = place, records
-        self.prev_next: int | None = prev_next
+        self.prev_next = prev_next
         self.polled_ms = 0
         self.first_offset, self.next_offset = records[0].offset, records[-1].offset + 1
 

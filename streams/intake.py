@@ -47,7 +47,7 @@ class Arrived(Protocol):
     """Consecutive records of one topic-partition as they come from Kafka; see `streams.transport.RecordBatch`."""
 
     records: Sequence[Record]
-    prev_next: int | None
+    prev_next: int
     polled_ms: int
 
     def __len__(self) -> int: ...
@@ -113,12 +113,16 @@ class Lane:
         self._times = np.zeros(0, np.int64)
 
     def put(self, batch: Arrived) -> None:
-        """Raises `Refused` when records are missing in between, or offsets go back."""
-        if batch.prev_next != self.received or batch.first_offset < self.received:
+        """Those received already are left out. Raises `Refused` when records are missing, or offsets go back."""
+        if batch.prev_next > self.received or batch.first_offset < batch.prev_next:
             raise Refused(
                 f"{batch!r} came where offset {self.received} was expected: records are missing or the topic was "
                 "recreated; start the worker again"
             )
+        if batch.next_offset <= self.received:
+            return
+        if batch.first_offset < self.received:  # the client was sent back, as it is when it has dropped some
+            batch.records = [record for record in batch.records if record.offset >= self.received]
         self.batches.append(batch)
         self.size += len(batch)
         self.received = batch.next_offset

@@ -25,6 +25,8 @@ FORMAT = 1
 #: The format of a mark while wallets leave or reach its partition: who does not know it can neither claim nor commit.
 MOVING = "moving"
 OVERVIEW = "overview"
+#: The files of a commit; in a cluster `slot` comes before them.
+COMMIT = ("rights", "commit")
 #: How long an unreachable, full or read-only Redis is waited for before the worker gives up.
 GIVE_UP_S = 600.0
 
@@ -138,7 +140,7 @@ class Ledger:
         address = Address(address) if isinstance(address, str) else address
         self._redis = Cluster(address) if address.cluster else Server(address)
         # While a slot of a cluster moves, a commit has to know before its first write that it can do all of them.
-        self._commit = script("slot", "commit") if address.cluster else script("commit")
+        self._commit = script("slot", *COMMIT) if address.cluster else script(*COMMIT)
 
     async def close(self) -> None:
         await self._redis.close()
@@ -152,7 +154,7 @@ class Ledger:
         Raises `Refused` for a mark in a form this program does not know; it is left as it is.
         """
         keys = [tag(owner) + b"mark", tag(owner) + b"pending"]
-        packed, pending = await self._run(owner, script("claim"), keys, [empty.nonce.encode(), empty.pack()])
+        packed, pending = await self._run(owner, script("rights", "claim"), keys, [empty.nonce.encode(), empty.pack()])
         mark = Mark.unpack(packed)
         if mark.nonce != empty.nonce:  # the script did not know it
             raise unknown_mark(packed)
@@ -179,7 +181,7 @@ class Ledger:
         prefix = tag(owner)
         gone = [prefix + kind + wallet for wallet in wallets for kind in (b"w:", b"j:")]
         words = [totals, b"%d" % len(wallets), *wallets, *gone]
-        await self._guarded(owner, script("discard"), marks, [prefix + b"totals", prefix + b"due"], words)
+        await self._guarded(owner, script("rights", "discard"), marks, [prefix + b"totals", prefix + b"due"], words)
 
     async def _guarded(
         self, owner: int | str, text: Script, marks: tuple[Mark | None, Mark], keys: list[bytes], words: list[bytes]

@@ -28,6 +28,8 @@ HAND_OVER_S = 2.0
 CHECK_S = 30.0
 #: A worker that ends because its log was cut asks Kafka this long whether the topic is still the same.
 EXPLAIN_S = 5.0
+#: Brokers learn of added partitions one after the other; one that is asked may be behind by so much.
+METADATA_S = 20.0
 FEWEST_CACHED = 1000
 
 log = structlog.get_logger("tidemark.owner")
@@ -188,7 +190,7 @@ class Owner:
     # ------------------------------------------------------------------ taking over
 
     async def _take_over(self, places: set[Place]) -> dict[Place, int]:
-        facts = await asyncio.to_thread(topics.describe, self._around.settings)
+        facts = await self._described(places)
         self._compare(facts, self._around.settings.inputs)  # a topic that is gone has left its partitions without it
         self._facts = facts
         bounds = await self._kafka.log_bounds(places)
@@ -205,6 +207,21 @@ class Owner:
             self._start(each, tenures[each.name], facts, sum(claim.name != OVERVIEW for claim in claims))
         log.info("ready", partitions=self.partitions)
         return {place: offset for each in claims for place, offset in zip(each.places, each.mark.offsets, strict=True)}
+
+    async def _described(self, places: Iterable[Place]) -> TopicFacts:
+        """What Kafka says of the topics, not older than the assignment.
+
+        With a mark of the former number of partitions every wallet of a new one would be rejected.
+        """
+        until = time.monotonic() + METADATA_S
+        while True:
+            facts = await asyncio.to_thread(topics.describe, self._around.settings)
+            beyond = [place for place in places if place.partition >= facts.partitions[place.topic]]
+            if not beyond:
+                return facts
+            if time.monotonic() >= until:
+                raise _unknown(min(beyond), facts)
+            await asyncio.sleep(0.5)
 
     def _grouped(self, places: set[Place]) -> dict[int | str, tuple[Place, ...]]:
         """The topic-partitions of each partition in the order of its lanes."""
@@ -328,6 +345,13 @@ def repartitioned(now: int, counted: int) -> Refused:
 def _in_order(names: Iterable[int | str]) -> list[int | str]:
     """Partitions by number, the overview last."""
     return sorted(names, key=lambda name: (isinstance(name, str), name))
+
+
+def _unknown(place: Place, facts: TopicFacts) -> Refused:
+    return Refused(
+        f"Kafka gave this worker {place.topic}[{place.partition}] and says that the topic has "
+        f"{facts.partitions[place.topic]} partitions: its brokers do not agree, start the worker again when they do"
+    )
 
 
 def _outside(place: Place, offset: int, bounds: tuple[int, int]) -> Refused:

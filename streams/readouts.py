@@ -129,7 +129,7 @@ def _is_known(segment: str, found: Catalogue, reader: LedgerReader) -> bool:
     number = _number(segment)
     if number == 0 or found.column_of(number) >= 0 or number in found.retired_names:
         return True
-    counted = [Totals.from_json(snapshot.totals) for snapshot in _snapshots(reader)]
+    counted = [snapshot.totals for snapshot in _snapshots(reader)]
     nothing_yet = not found.segments and not any(one.wallets_by_segment for one in counted)
     return nothing_yet or any(number in one.wallets_by_segment for one in counted)
 
@@ -176,9 +176,25 @@ def _newest_ms(marks: Iterable[Mark | None]) -> int:
     return max((mark.clock_ms for mark in marks if mark), default=0)
 
 
-def _snapshots(reader: LedgerReader) -> list[Snapshot]:
-    """Each partition as one commit left it."""
-    return [reader.snapshot(partition) for partition in reader.marks()]
+class Counted(NamedTuple):
+    """The counters of a partition as one commit left them."""
+
+    mark: Mark | None
+    totals: Totals
+    cells: Cells
+
+
+def _snapshots(reader: LedgerReader) -> list[Counted]:
+    """Each partition as one commit left it. Raises `Refused` where that is nothing this program has written."""
+    return [_counted(partition, reader.snapshot(partition)) for partition in reader.marks()]
+
+
+def _counted(partition: int, found: Snapshot) -> Counted:
+    with readable(partition):
+        cells = {field: decode_cell(stored) for field, stored in found.roi.items()}
+        for field in cells:
+            split_field(field)
+        return Counted(found.mark, Totals.from_json(found.totals), cells)
 
 
 def published(settings: Settings, reader: LedgerReader) -> Catalogue:
@@ -196,8 +212,8 @@ def published(settings: Settings, reader: LedgerReader) -> Catalogue:
     return with_names(found, carried(found, given) if settings.catalogue else given)
 
 
-def _totals(snapshots: Sequence[Snapshot]) -> Row:
-    counted = [Totals.from_json(snapshot.totals) for snapshot in snapshots]
+def _totals(snapshots: Sequence[Counted]) -> Row:
+    counted = [snapshot.totals for snapshot in snapshots]
     rejected: dict[str, int] = defaultdict(int)
     for one in counted:
         for reason, count in one.rejected.items():
@@ -216,24 +232,24 @@ def whales(reader: LedgerReader) -> Counter[str]:
     return _whales(_snapshots(reader))
 
 
-def _whales(snapshots: Sequence[Snapshot]) -> Counter[str]:
+def _whales(snapshots: Sequence[Counted]) -> Counter[str]:
     counted: Counter[str] = Counter()
-    for one in (Totals.from_json(snapshot.totals) for snapshot in snapshots):
+    for one in (snapshot.totals for snapshot in snapshots):
         counted.update({segment_id(number): count for number, count in one.whales_by_segment.items()})
     return counted
 
 
-def _cells(snapshots: Sequence[Snapshot]) -> Cells:
+def _cells(snapshots: Sequence[Counted]) -> Cells:
     """The counters of all partitions, added up, by field."""
     cells: Cells = {}
     for snapshot in snapshots:
-        for field, stored in snapshot.roi.items():
-            both = cells.get(field, EMPTY_CELL), decode_cell(stored)
+        for field, cell in snapshot.cells.items():
+            both = cells.get(field, EMPTY_CELL), cell
             cells[field] = tuple(map(sum, zip(*both, strict=True)))
     return cells
 
 
-def _roi(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
+def _roi(snapshots: Sequence[Counted], found: Catalogue) -> list[Row]:
     rows, flagged = [], _whales(snapshots)
     for field, (cost, *credited) in sorted(_cells(snapshots).items()):
         if not (cost or any(credited)):
@@ -255,10 +271,10 @@ def _roi(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
     return rows
 
 
-def _segments(snapshots: Sequence[Snapshot], found: Catalogue) -> list[Row]:
+def _segments(snapshots: Sequence[Counted], found: Catalogue) -> list[Row]:
     held: dict[str, int] = defaultdict(int)
     all_wallets = 0
-    for one in (Totals.from_json(snapshot.totals) for snapshot in snapshots):
+    for one in (snapshot.totals for snapshot in snapshots):
         all_wallets += one.wallets
         for number, count in one.wallets_by_segment.items():
             held[segment_id(number)] += count

@@ -33,6 +33,12 @@ if TYPE_CHECKING:
 PREFIX = "TIDEMARK_"
 _TOPIC = r"^[A-Za-z0-9._-]{1,200}$"
 _HOSTS = r"^[^\s:/@,]+:\d{1,5}(,[^\s:/@,]+:\d{1,5})*$"
+#: An unescaped `/`, `?` or `#` of a password would make a part of it the host's port, or the database. redis-py takes a
+#: path that is no number for database 0, and any name in a query for an argument of its own.
+_REDIS = re.compile(
+    r"rediss?://([^/?#\s]*@)?([\w.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[0-9]{0,5})?"
+    r"|unix://([^/?#\s]*@)?/[^?#@\s]+(\?db=[0-9]{1,5})?"
+)
 _MASK = "********"
 _DURATION = "milliseconds"
 
@@ -43,8 +49,8 @@ def _setting(default: Any, meaning: str, *, unit: str = "", allowed: str = "", *
 
 
 def _redis_url(url: SecretStr) -> SecretStr:
-    parts = urlsplit(url.get_secret_value())
-    if parts.scheme not in {"redis", "rediss", "unix"} or parts.port == 0:  # .port raises ValueError if it is no number
+    text = url.get_secret_value()
+    if not _REDIS.fullmatch(text) or urlsplit(text).port == 0:  # .port raises ValueError if it is above 65535
         raise ValueError("not a Redis URL")
     return url
 
@@ -71,7 +77,8 @@ class Settings(BaseSettings):
     redis: Annotated[SecretStr, AfterValidator(_redis_url)] = _setting(
         SecretStr("redis://localhost:6379/0"),
         "Redis: the system of record",
-        allowed="a redis://, rediss:// or unix:// URL",
+        allowed="redis://host:port/database, rediss://… or unix:///path?db=database; user:password@ before host or "
+        "path, special characters percent-encoded",
     )
     topic_transactions: str = _setting(
         "wallet.transactions", "input topic of wallet transactions", allowed="a Kafka topic name", pattern=_TOPIC
@@ -405,9 +412,9 @@ def explain(settings: Settings) -> list[Explained]:
 
 
 def without_password(url: str) -> str:
-    """The URL with the password of its user part and of its query replaced by stars."""
+    """The URL with the password of its user part, and every value of its query, replaced by stars."""
     hidden = re.sub(r"(://[^:@/]*:).*@", rf"\g<1>{_MASK}@", url, flags=re.DOTALL)
-    return re.sub(r"(password=)[^&#]*", rf"\g<1>{_MASK}", hidden)
+    return re.sub(r"([?&#](?:[^=?&#]*=)?)[^&#]*", rf"\g<1>{_MASK}", hidden)
 
 
 def _secret(file: Path, name: str) -> str:

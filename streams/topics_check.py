@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from contextlib import closing
+from typing import TYPE_CHECKING, NamedTuple
 
 from models.hashing import partitions_of
+from streams.errors import TidemarkError
+from streams.ledger_reader import LedgerReader
+from streams.store import Address
 from streams.topics import ENVELOPE, in_force, largest_of, reading, topics, wrong_partitions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from streams.settings import Settings
     from streams.topics import Topic
@@ -18,8 +22,23 @@ if TYPE_CHECKING:
 SAMPLE = 1000
 
 
-def check(settings: Settings) -> list[str]:
-    """Everything that is wrong with the topics, one line each with what to do; empty when all is well."""
+class Findings(NamedTuple):
+    """`wrong`: everything that is wrong, one line each with what to do. `notes`: what only looks as if it were."""
+
+    wrong: list[str]
+    notes: list[str]
+
+
+class Seen(NamedTuple):
+    """A record of the sample."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+
+
+def check(settings: Settings) -> Findings:
+    """Look at the topics of the contract. Redis is asked only what was counted, and need not answer."""
     wanted = topics(settings)
     found, configs = in_force(settings)
     largest = max((largest_of(configs[name]) for name in settings.inputs if name in found), default=0)
@@ -28,10 +47,12 @@ def check(settings: Settings) -> list[str]:
     for topic in wanted:
         if topic.name in found:
             wrong += _wrong_config(topic, configs[topic.name], largest)
-    for name in settings.inputs:
+    notes: list[str] = []
+    for lane, name in enumerate(settings.inputs):
         if name in found:
-            wrong += _wrong_keys(settings, name, found[name])
-    return wrong
+            of_lane = _wrong_keys(settings, name, found[name], _counted(settings, found[name], lane))
+            wrong, notes = wrong + of_lane.wrong, notes + of_lane.notes
+    return Findings(wrong, notes)
 
 
 def _wrong_config(topic: Topic, config: Mapping[str, str], largest: int) -> list[str]:
@@ -61,34 +82,67 @@ def _satisfies(name: str, given: str, needed: str) -> bool:
     return given == needed
 
 
-def _wrong_keys(settings: Settings, name: str, partitions: int) -> list[str]:
+def _counted(settings: Settings, partitions: int, lane: int) -> dict[int, int]:
+    """Partition -> up to which offset it was counted, where that was done with today's number of partitions."""
+    try:
+        with closing(LedgerReader(Address.of(settings))) as reader:
+            marks = reader.marks()
+    except TidemarkError:
+        return {}
+    return {number: mark.offsets[lane] for number, mark in marks.items() if mark.partitions == partitions}
+
+
+def _wrong_keys(settings: Settings, name: str, partitions: int, counted: Mapping[int, int]) -> Findings:
     """Look at the newest records: a wallet's key must be there and lead to the partition it is in."""
     sample = list(_sampled(settings, name, partitions))
-    placed = [(partition, key) for partition, key in sample if key is not None]
-    wrong = []
+    placed = [(one, one.key) for one in sample if one.key is not None]
+    wrong: list[str] = []
+    notes: list[str] = []
     if len(placed) < len(sample):
         without = f"{len(sample) - len(placed)} of {len(sample)}"
         wrong.append(f"{name}: {without} newest records have no key: the key must be the wallet_id")
-    if settings.partitioner != "off" and (misplaced := _misplaced(placed, partitions, settings.partitioner)):
+    if settings.partitioner == "off":
+        return Findings(wrong, notes)
+    misplaced = _misplaced(placed, partitions, settings.partitioner)
+    former = _by_fewer([each for each in misplaced if _is_counted(each[0], counted)], partitions, settings.partitioner)
+    if former:
+        notes.append(
+            f"{name}: {len(former)} of {len(sample)} newest records are where {settings.partitioner} puts them among "
+            "fewer partitions, and are counted: as it should be where they were sent before some were added"
+        )
+    if len(misplaced) > len(former):
         other = "murmur2" if settings.partitioner == "crc32" else "crc32"
         advice = "set partitioner=murmur2_random in librdkafka producers"
         if not _misplaced(placed, partitions, other):
             advice += f", or TIDEMARK_PARTITIONER={other}"
-        count = f"{misplaced} of {len(sample)}"
+        count = f"{len(misplaced) - len(former)} of {len(sample)}"
         wrong.append(f"{name}: {count} newest records are not where {settings.partitioner} puts them: {advice}")
-    return wrong
+    return Findings(wrong, notes)
 
 
-def _misplaced(placed: list[tuple[int, bytes]], partitions: int, partitioner: str) -> int:
-    """How many of (partition, key) are not where the partitioner puts them."""
+def _is_counted(one: Seen, counted: Mapping[int, int]) -> bool:
+    return one.offset < counted.get(one.partition, 0)
+
+
+def _misplaced(placed: Sequence[tuple[Seen, bytes]], partitions: int, partitioner: str) -> list[tuple[Seen, bytes]]:
+    """Those that are not where the partitioner puts their key."""
     if not placed:
-        return 0
+        return []
     expected = partitions_of([key for _, key in placed], partitions, partitioner)
-    return sum(partition != right for (partition, _), right in zip(placed, expected, strict=True))
+    return [each for each, right in zip(placed, expected, strict=True) if each[0].partition != right]
 
 
-def _sampled(settings: Settings, name: str, partitions: int) -> Iterator[tuple[int, bytes | None]]:
-    """Partition and key of the newest records, `SAMPLE` in all, spread over the partitions."""
+def _by_fewer(misplaced: Sequence[tuple[Seen, bytes]], partitions: int, partitioner: str) -> set[Seen]:
+    """Those that are right by a number of partitions there may have been before: it divides the one of today."""
+    left = misplaced
+    for number in range(1, partitions // 2 + 1):
+        if partitions % number == 0:
+            left = _misplaced(left, number, partitioner)
+    return {one for one, _ in misplaced} - {one for one, _ in left}
+
+
+def _sampled(settings: Settings, name: str, partitions: int) -> Iterator[Seen]:
+    """The newest records, `SAMPLE` in all, spread over the partitions."""
     with reading(settings, name, max_poll_records=SAMPLE) as consumer:
         places = sorted(consumer.assignment())
         begins, ends = consumer.beginning_offsets(places), consumer.end_offsets(places)
@@ -101,4 +155,4 @@ def _sampled(settings: Settings, name: str, partitions: int) -> Iterator[tuple[i
             for place, records in consumer.poll(timeout_ms=500).items():
                 left -= len(records)
                 quiet_at = time.monotonic() + 1
-                yield from ((place.partition, record.key) for record in records)
+                yield from (Seen(place.partition, record.offset, record.key) for record in records)

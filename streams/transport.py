@@ -63,17 +63,18 @@ class Tuning:
 class RecordBatch:
     """Consecutive records of one topic-partition: offsets strictly increasing, with holes where the log has some.
 
-    `prev_next`: the `next_offset` of the batch before it in the same assignment; one lost in between is seen by it.
+    `prev_next`: where the records before it ended as they left the fetcher, or where the log was to be read on from:
+    whatever was lost on the way from there is seen by it. `generation`: of the assignment they were read in.
     `polled_ms`: when the poll that brought it was answered.
     """
 
     __slots__ = ("__weakref__", "event", "generation", "polled_ms", "prev_next", "records", "tp")
 
-    def __init__(self, tp: TP, records: Sequence[Record]) -> None:
+    def __init__(self, tp: TP, records: Sequence[Record], prev_next: int, generation: Any = None) -> None:
         self.tp = tp
         self.records: Sequence[Record] = records
-        self.prev_next: int | None = None
-        self.generation: int | None = None
+        self.prev_next = prev_next
+        self.generation = generation
         self.polled_ms = 0
         self.event: Any = None
 
@@ -132,16 +133,10 @@ class Schedule(DefaultSchedulingStrategy):
         self.consumer = consumer
 
     def iterate(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, RecordBatch]]:
+        if not isinstance(records, Fetched) or not self.consumer.is_current(records.generation):
+            return  # read from where nobody has sent the client, or before a rebalance: they come again
         self.consumer.note_ends(records)
-        size = self.consumer.tuning.batch_records
-        queues = [
-            deque(
-                self.consumer.chain(RecordBatch(ensure_TP(tp), of_tp[at : at + size]))
-                for at in range(0, len(of_tp), size)
-            )
-            for tp, of_tp in records.items()
-            if of_tp
-        ]
+        queues = [deque(self.consumer.batches(tp, records)) for tp in records.begins]
         while queues:
             for queue in queues:
                 batch = queue.popleft()
@@ -161,13 +156,31 @@ fetcher.PartitionRecords = Records  # the fetcher has no other place to say it
 
 
 class Fetched(dict[TP, list[Any]]):
-    """The records of one poll and, for every partition, position, last stable offset and time of the poll in ms."""
+    """The records of one poll, and what was known when they left the fetcher.
 
-    ends: Mapping[TP, tuple[int, int, int]]
+    `ends`: for every partition position, last stable offset and time of the poll in ms. `begins`: where the records
+    before these ended. `generation`: that of the last seek; None before the assignment has been sought.
+    """
+
+    def __init__(self, records: Mapping[TP, list[Any]]) -> None:
+        super().__init__({ensure_TP(tp): of_tp for tp, of_tp in records.items()})
+        self.ends: Mapping[TP, tuple[int, int, int]] = {}
+        self.begins: dict[TP, int] = {}
+        self.generation: Any = None
+
+
+class Sought(NamedTuple):
+    """A seek of all partitions: of which assignment and generation, and where the next records of each begin."""
+
+    assignment: object
+    generation: Any
+    next: dict[TP, int]
 
 
 class BatchConsumerThread(stock.AIOKafkaConsumerThread):
-    """The fetcher's thread."""
+    """The fetcher's thread. It alone moves positions, so it alone knows whether records follow those before them."""
+
+    _sought = Sought(None, None, {})
 
     @property
     def _tuning(self) -> Tuning:
@@ -205,9 +218,9 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
                 f"Kafka's client cannot read a record whose header name is no UTF-8 ({problem}): copy the topic "
                 "without that header, and replay it into an empty Redis database"
             ) from problem
-        subscription = consumer._subscription.subscription
-        assignment = subscription and subscription.assignment
+        assignment = _assignment(consumer)
         states = assignment._tp_state.items() if assignment else ()
+        self._chain(assignment, fetched)
         fetched.ends = {
             ensure_TP(tp): (state._position, self._stable(state), state.timestamp)
             for tp, state in states
@@ -215,9 +228,39 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         }
         return fetched
 
+    def _chain(self, assignment: object, fetched: Fetched) -> None:
+        """Say of records where those before them ended. What is dropped from here on will be missed."""
+        sought = self._sought
+        if assignment is not sought.assignment:
+            return  # aiokafka has begun to read by itself, somewhere
+        fetched.generation = sought.generation
+        for tp, records in fetched.items():
+            if records and tp in sought.next:
+                fetched.begins[tp] = sought.next[tp]
+                sought.next[tp] = records[-1].offset + 1
+
+    async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
+        generation = cast("BatchConsumer", self.consumer).seeking
+        self._sought = Sought(_assignment(consumer), generation, dict(partitions))
+        await super()._seek_wait(consumer, partitions)
+
+    async def rewind(self, partitions: Mapping[TP, int]) -> None:
+        """Read on from here, unless another assignment has begun: that is sought anyway."""
+        await self.call_thread(self._rewind, self._ensure_consumer(), partitions)
+
+    async def _rewind(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
+        if _assignment(consumer) is self._sought.assignment:
+            await self._seek_wait(consumer, partitions)
+
     def _stable(self, state: Any) -> int:
         end: int = state.highwater if self._tuning.embedded else state.lso
         return end
+
+
+def _assignment(consumer: Any) -> Any:
+    """The client's assignment of this moment, None without one; each rebalance brings a new one."""
+    subscription = consumer._subscription.subscription
+    return subscription and subscription.assignment
 
 
 class BatchConsumer(stock.Consumer):
@@ -228,7 +271,9 @@ class BatchConsumer(stock.Consumer):
         self.tuning = cast("BatchApp", self.app).tuning
         self.scheduler = Schedule(self)
         self._inflight: dict[TP, deque[int]] = defaultdict(deque)  # last offsets, in the order of delivery
-        self._next: dict[TP, int] = {}  # where the next batch has to begin, holes aside
+        self._passed: dict[TP, int] = {}  # the largest of them so far
+        self._next: dict[TP, int] = {}  # where to read on if records that have left the fetcher are dropped
+        self.seeking: Any = None  # the generation for which it seeks
         self._held: set[TP] = set()
         self._ends: dict[TP, End] = {}
         self._seek_lock = asyncio.Lock()
@@ -307,11 +352,17 @@ class BatchConsumer(stock.Consumer):
 
     # -- delivery
 
-    def chain(self, batch: RecordBatch) -> RecordBatch:
-        # Here, where records leave the fetcher, not at delivery: getmany silently drops batches of partitions that left
-        # the active set meanwhile, and a chain made after that would not miss them.
-        batch.prev_next, self._next[batch.tp] = self._next.get(batch.tp), batch.next_offset
-        return batch
+    def is_current(self, generation: object) -> bool:
+        """Whether records were read in this assignment, from where the app wants it read on."""
+        return generation is not None and generation == self.app.consumer_generation_id
+
+    def batches(self, tp: TP, fetched: Fetched) -> Iterator[RecordBatch]:
+        """The records of one partition in batches, in order."""
+        records, begin = fetched[tp], fetched.begins[tp]
+        for at in range(0, len(records), self.tuning.batch_records):
+            batch = RecordBatch(tp, records[at : at + self.tuning.batch_records], begin, fetched.generation)
+            begin = self._next[tp] = batch.next_offset
+            yield batch
 
     def note_ends(self, records: Mapping[TP, list[Any]]) -> None:
         for tp, (position, stable, polled_ms) in getattr(records, "ends", {}).items():
@@ -326,7 +377,6 @@ class BatchConsumer(stock.Consumer):
 
     def _to_message(self, tp: TP, record: RecordBatch) -> Any:
         last = record.records[-1]
-        record.generation = self.app.consumer_generation_id
         record.polled_ms = end.polled_ms if (end := self._ends.get(tp)) else 0
         return ConsumerMessage(
             tp.topic, tp.partition, last.offset, (last.timestamp or 0) / 1000.0, 0,
@@ -334,7 +384,9 @@ class BatchConsumer(stock.Consumer):
         )  # fmt: skip
 
     async def _deliver(self, message: Any) -> None:
-        self._inflight[message.tp].append(message.offset)
+        if message.offset > self._passed.get(message.tp, -1):  # what comes again is in the books already
+            self._passed[message.tp] = message.offset
+            self._inflight[message.tp].append(message.offset)
         await self._pass_on(message)
 
     async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 -- Faust's signature
@@ -378,12 +430,14 @@ class BatchConsumer(stock.Consumer):
     async def perform_seek(self) -> None:
         """Let the app take its partitions over, and read on where it says.
 
-        Faust calls this after an assignment, but also from the fetcher when a poll ends while the flow is stopped, in
-        the middle of a revocation. Taking over changes marks: it happens once per generation.
+        Faust calls this after an assignment, but also from the fetcher when a poll ends while the flow is stopped, and
+        drops what that has brought: in the middle of a revocation, or after this assignment was sought already if it
+        was so quick. Taking over changes marks: it happens once per generation.
         """
         async with self._seek_lock:
-            generation = self.app.consumer_generation_id
+            self.seeking = generation = self.app.consumer_generation_id
             if self._seek_generation == generation:
+                await cast("BatchConsumerThread", self._thread).rewind(dict(self._next))
                 return
             self._forget(set(self._inflight) | set(self._next) | set(self._ends))
             self._held.clear()
@@ -397,7 +451,7 @@ class BatchConsumer(stock.Consumer):
                     self._when_out_of_range(OffsetResetStrategy.NONE)
                 self._ends.clear()
                 self._committed_offset.update(positions)
-                self._next.update(positions)  # so a seek that did not happen is noticed by the first batch
+                self._next.update(positions)
             self._seek_generation = generation
 
     def _when_out_of_range(self, strategy: int) -> None:
@@ -407,7 +461,15 @@ class BatchConsumer(stock.Consumer):
 
     def _forget(self, tps: Iterable[TP]) -> None:
         for tp in tps:
-            for book in (self._inflight, self._next, self._acked, self._acked_index, self._gap, self._ends):
+            for book in (
+                self._inflight,
+                self._passed,
+                self._next,
+                self._acked,
+                self._acked_index,
+                self._gap,
+                self._ends,
+            ):
                 book.pop(tp, None)
 
 

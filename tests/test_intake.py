@@ -34,7 +34,7 @@ class Arrival:
     """Records of one lane as they arrive; a list is a Kafka partition here."""
 
     records: Sequence[Record]
-    prev_next: int | None
+    prev_next: int
     polled_ms: int = 0
     acked: bool = False
 
@@ -218,6 +218,15 @@ def test_offsets_that_go_back_are_refused() -> None:
     lane = Lane(TRANSACTIONS, 10, LATER)
     with pytest.raises(Refused, match="recreated"):
         lane.put(Arrival([Record(0, 0, None, b"")], 10))
+
+
+def test_what_comes_again_after_the_client_was_sent_back_is_taken_once() -> None:
+    lane = Lane(TRANSACTIONS, 10, LATER)
+    log = [Record(offset, 0, None, b"") for offset in range(10, 20)]
+    for begin, end in ((0, 3), (1, 3), (1, 6), (0, 6), (6, 10)):
+        lane.put(Arrival(log[begin:end], 10 + begin))
+    assert (lane.received, lane.size) == (20, 10)
+    assert Alone(lane).take(100, LATER).records == log
 
 
 def test_holes_in_a_log_are_no_loss() -> None:

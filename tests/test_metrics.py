@@ -238,6 +238,11 @@ def test_alerts_ask_for_metrics_and_labels_that_exist(alerts: list[dict[str, Any
     assert {reason for each in reasons for reason in each.split("|")} <= set(REASONS)
 
 
+def test_a_partition_that_waits_for_its_first_commit_has_a_lag_and_no_event_time_as_operations_says() -> None:
+    names = {name for name, its in page(Tally(), Pulse(3, 0, LANES)) if ("partition", "3") in its}
+    assert names == {"tidemark_consumer_lag_records"}
+
+
 def test_operations_says_what_to_do_about_every_alert(alerts: list[dict[str, Any]]) -> None:
     text = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8").partition("\n## Alerts\n")[2]
     told = re.findall(r"^\| `(Tidemark\w+)` \((\w+)\)", text, re.MULTILINE)

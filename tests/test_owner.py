@@ -83,7 +83,7 @@ class Consumer:
     def end(self, place: Place) -> None: ...
 
     async def log_bounds(self, places: Iterable[Place]) -> Mapping[Place, tuple[int, int]]:
-        assert set(places) <= ASSIGNED
+        assert {place.topic for place in places} <= set(INPUTS)
         return await self._answer()
 
 
@@ -164,6 +164,33 @@ def test_topics_that_changed_are_refused_even_where_one_has_left_its_partitions(
         monkeypatch.setattr(topics, "describe", lambda *_: now)
         await first.take_over({Place(INPUTS[0], 0)})
         assert words in str(first.failed.result())
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("catches_up", [True, False])
+def test_a_partition_beyond_what_the_broker_asked_knows_is_not_claimed(
+    monkeypatch: pytest.MonkeyPatch, catches_up: bool
+) -> None:
+    # The group's leader knows 8 partitions already, the broker that this worker asks still 4, as the marks do.
+    newer = replace(FACTS, partitions={**FACTS.partitions, **dict.fromkeys(INPUTS, 8)})
+
+    async def scenario() -> None:
+        asked = asyncio.Event()
+
+        async def bounds() -> Mapping[Place, tuple[int, int]]:
+            asked.set()
+            raise Unavailable("no offsets")
+
+        answers = iter([FACTS, newer])
+        monkeypatch.setattr(topics, "describe", lambda *_: next(answers) if catches_up else FACTS)
+        monkeypatch.setattr("streams.owner.METADATA_S", 20.0 if catches_up else 0.0)
+        mine = owner(bounds)
+        assert await mine.take_over({Place(topic, 0) for topic in INPUTS} | {Place(topic, 5) for topic in INPUTS}) == {}
+        assert asked.is_set() == catches_up
+        assert (next(answers, None) is None) == catches_up
+        words = "no offsets" if catches_up else r"campaign.touches[5] and says that the topic has 4 partitions"
+        assert words in str(mine.failed.result())
 
     asyncio.run(scenario())
 

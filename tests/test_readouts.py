@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -110,6 +111,20 @@ def test_totals_have_the_fields_of_the_contract_in_its_order(settings: Settings)
         "transactions", "touches", "duplicates", "late", "beyond_memory", "rejected", "revenue_micros", "cost_micros",
         "segment_changes", "wallets", "catalogue_version", "whales",
     ]  # fmt: skip
+
+
+def test_operations_says_of_every_total_whether_a_restored_state_has_the_same(settings: Settings) -> None:
+    text = (Path(__file__).parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
+    section = text.partition("\n## Backup and restore\n")[2].partition("\n## ")[0]
+    same, other = (
+        set(re.findall(r"`(\w+)`", section.partition(f"\n- {begin}")[2].partition("\n- ")[0]))
+        for begin in ("Equal", "Not necessarily")
+    )
+    fields = set(readouts.totals(settings))
+    assert fields <= same | other
+    assert fields & same & other == set()
+    assert {"transactions", "revenue_micros", "cost_micros"} <= same
+    assert {"catalogue_version", "whales", "segment_changes", "late"} <= other
 
 
 def test_totals_add_up_over_partitions_and_name_the_catalogue_in_use(settings: Settings) -> None:
@@ -250,6 +265,28 @@ def test_a_wallet_with_a_damaged_journal_or_one_of_an_unknown_campaign_is_refuse
         commit(settings, other, Writes(strings, {b"codes": {b"a|b": b"1"}}) if other == partition else Writes())
     with pytest.raises(Refused, match=rf"^what Redis holds of partition {partition} cannot be read [^\n]+$"):
         readouts.wallet(settings, "w")
+
+
+@pytest.mark.parametrize(
+    ("totals", "cells"),
+    [
+        *((stored, {}) for stored in [b"{}", b"[]", b"null", b"\xff garbage", b'{"transactions":1}']),
+        (Totals().to_json().replace(b'"touches":0', b'"touches":"0"'), {}),
+        (Totals().to_json().replace(b'"rejected":{}', b'"rejected":{"not_json":null}'), {}),
+        (Totals().to_json().replace(b'"whales_by_segment":{}', b'"whales_by_segment":[]'), {}),
+        (Totals().to_json(), {b"s1|spring|email": b"1 2 3"}),
+        (Totals().to_json(), {b"s1|spring|email": b"one" + b" 0" * 10}),
+        (Totals().to_json(), {b"s1|spring": b"0" + b" 0" * 10}),
+    ],
+)
+@pytest.mark.parametrize("command", ["totals", "roi", "segments", "overall"])
+def test_counters_of_another_shape_are_refused_in_one_line_that_names_the_partition(
+    settings: Settings, command: str, totals: bytes, cells: dict[bytes, bytes]
+) -> None:
+    commit(settings, 0, Writes())
+    commit(settings, 1, Writes({b"totals": totals}, {b"roi": cells}))
+    with pytest.raises(Refused, match=r"^what Redis holds of partition 1 cannot be read \([^\n]+$"):
+        getattr(readouts, command)(settings)
 
 
 def test_wallets_stored_by_older_versions_read_the_same(settings: Settings) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr, ValidationError
+from redis.connection import parse_url
 
 from models.rules import Rules
 from streams.errors import WrongSettings
@@ -125,7 +126,69 @@ def test_a_secret_in_the_wrong_variable_is_not_repeated_in_the_error(password: s
 def test_the_password_of_a_url_is_masked_whatever_it_holds(password: str) -> None:
     masked = without_password(f"redis://user:SECRET{password}SECRET@localhost:6379/0")
     assert masked == "redis://user:********@localhost:6379/0"
-    assert without_password("rediss://h/0?password=SECRET&x=1") == "rediss://h/0?password=********&x=1"
+    assert without_password("rediss://h/0?password=SECRET&x=1") == "rediss://h/0?password=********&x=********"
+
+
+@given(st.sampled_from(["redis://h/0?passwd={}", "redis://h?Password=1&a={}", "redis://h/0?{}", "unix:///s?db=1#{}"]))
+def test_whatever_is_in_the_query_of_a_url_is_masked(url: str) -> None:
+    secret = Settings.model_construct(redis=SecretStr(url.format("hunter2")))
+    assert all("hunter2" not in entry.value for entry in explain(secret))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host/0?passwd=hunter2",
+        "redis://host/0?Password=hunter2",
+        "redis://host/?db=hunter2",
+        "redis://host/0?health_check_interval=hunter2",
+        "redis://host/0?db=1",
+        "redis://host/hunter2",
+        "redis://host/1/2",
+        "redis://:4711/hunter2@host",
+        "redis://:4711/5?hunter2@host",
+        "redis://user:4711#hunter2@host",
+        "redis://host:0/0",
+        "redis://host:70000/0",
+        "redis://host:hunter2/0",
+        "redis://:6379/0",
+        "redis://[::1/0",
+        "redis://host/0\n",
+        "unix://hunter2",
+        "unix:///socket?db=hunter2",
+        "unix://:hunter2/hunter2@/socket",
+        "unix://user:hunter2@",
+    ],
+)
+def test_a_redis_url_that_redis_py_would_read_in_another_way_is_refused_and_not_repeated(url: str) -> None:
+    (line,) = lines_of({"TIDEMARK_REDIS": url})
+    assert line.startswith("TIDEMARK_REDIS: must be redis://host:port/database")
+    assert "hunter2" not in line
+    assert "4711" not in line
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("redis://host", {"host": "host"}),
+        ("redis://host/", {"host": "host"}),
+        ("rediss://store.example:6380/3", {"host": "store.example", "port": 6380, "db": 3}),
+        ("redis://[::1]:6380/15", {"host": "::1", "port": 6380, "db": 15}),
+        ("redis://redis_1/2", {"host": "redis_1", "db": 2}),
+        ("redis://u:a%2Fb%3F@host/1", {"host": "host", "db": 1, "username": "u", "password": "a/b?"}),
+        ("redis://:a:b@c@host", {"host": "host", "password": "a:b@c"}),
+        ("unix:///run/redis.sock", {"path": "/run/redis.sock"}),
+        (
+            "unix://u:word@/run/redis.sock?db=3",
+            {"path": "/run/redis.sock", "db": 3, "username": "u", "password": "word"},
+        ),
+    ],
+)
+def test_a_redis_url_is_what_redis_py_makes_of_it(url: str, place: dict[str, object]) -> None:
+    with environment({"TIDEMARK_REDIS": url}):
+        read = dict(parse_url(load().redis_url))  # type: ignore[no-untyped-call]  # redis-py's
+    read.pop("connection_class", None)
+    assert read == place
 
 
 def test_the_rules_have_the_defaults_of_the_contract() -> None:

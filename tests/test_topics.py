@@ -6,14 +6,19 @@ from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
 
 import pytest
+import redis
 from kafka import KafkaProducer
+from pydantic import SecretStr
 
 from models.hashing import partitions_of
 from streams import topics
 from streams.embedded import Embedded
 from streams.errors import Refused, TidemarkError, Unavailable
+from streams.ledger import Mark
 from streams.settings import Settings
-from streams.topics_check import check
+from streams.topics_check import Findings, check
+
+ALL_WELL = Findings([], [])
 
 
 @pytest.fixture
@@ -22,6 +27,7 @@ def settings(embedded: Embedded) -> Settings:
     name = uuid4().hex[:8]
     return Settings(
         kafka=embedded.kafka,
+        redis=SecretStr("redis://127.0.0.1:1/0"),  # it need not answer
         prefix=f"{name}.",
         topic_transactions=f"{name}.wallet.transactions",
         topic_touches=f"{name}.campaign.touches",
@@ -71,7 +77,7 @@ def test_inputs_of_different_partition_counts_are_refused_at_once(settings: Sett
     topics.create(other)
     with pytest.raises(Refused, match=r"4 partitions and .* 1: both need the same number"):
         topics.describe(other)
-    assert any("both need the same number" in line for line in check(other))
+    assert any("both need the same number" in line for line in check(other).wrong)
 
 
 def test_a_missing_input_gets_the_partitions_of_the_other(settings: Settings) -> None:
@@ -83,15 +89,48 @@ def test_a_missing_input_gets_the_partitions_of_the_other(settings: Settings) ->
 
 def test_records_without_key_or_in_the_wrong_partition_are_found(settings: Settings) -> None:
     topics.create(settings)
-    assert check(settings) == []
+    assert check(settings) == ALL_WELL
     keys = [f"w{number}".encode() for number in range(50)]
     send(settings, list(keys))
-    assert check(settings) == []
+    assert check(settings) == ALL_WELL
     send(settings, [None], partition=0)
-    assert "1 of 51 newest records have no key" in check(settings)[0]
+    assert "1 of 51 newest records have no key" in check(settings).wrong[0]
     send(settings, list(keys), partition=2)
     misplaced = int((partitions_of(keys, 4, "murmur2") != 2).sum())
-    assert f"{misplaced} of 101 newest records are not where murmur2 puts them" in check(settings)[1]
+    assert f"{misplaced} of 101 newest records are not where murmur2 puts them" in check(settings).wrong[1]
+
+
+def test_records_of_a_former_number_of_partitions_are_right_where_they_are_counted_with_the_one_of_today(
+    settings: Settings, embedded: Embedded
+) -> None:
+    topics.create(settings)
+    keys = [f"w{number}".encode() for number in range(60)]
+    for partition in range(2):  # as a producer does that knows two partitions
+        send(settings, [k for k in keys if partitions_of([k], 2, "murmur2") == partition], partition=partition)
+    late = int((partitions_of(keys, 4, "murmur2") != partitions_of(keys, 2, "murmur2")).sum())
+    assert f"{late} of 60 newest records are not where" in check(settings).wrong[0]
+    asked = settings.model_copy(update={"redis": SecretStr(embedded.redis)})
+    first = [key for key in keys if partitions_of([key], 2, "murmur2") == 0]
+    count(asked, 4, [len(first), 60])
+    found = check(asked)
+    assert (found.wrong, len(found.notes)) == ([], 1)
+    assert f"{late} of 60 newest records are where murmur2 puts them among fewer partitions" in found.notes[0]
+    count(asked, 2, [len(first), 60])  # the wallets have not moved yet
+    assert f"{late} of 60 newest records are not where" in check(asked).wrong[0]
+    count(asked, 4, [len(first), 0])  # sent after they have
+    missed = int((partitions_of(keys, 4, "murmur2") == 3).sum())
+    assert f"{missed} of 60 newest records are not where" in check(asked).wrong[0]
+    send(settings, list(keys), partition=3)  # by no number at all
+    count(asked, 4, [len(first), 60, 0, 60])
+    assert "of 120 newest records are not where" in check(asked).wrong[0]
+
+
+def count(settings: Settings, partitions: int, offsets: list[int]) -> None:
+    """Marks as workers leave them; `offsets`: of the transactions, by partition."""
+    with redis.Redis.from_url(settings.redis_url) as store:
+        store.flushdb()
+        for partition, offset in enumerate(offsets):
+            store.set(f"{{{partition}}}:mark", Mark(1, (offset, 0), ("t", "c"), partitions, "0" * 16).pack())
 
 
 def test_the_other_partitioner_is_suggested_where_it_fits(settings: Settings) -> None:
@@ -100,10 +139,10 @@ def test_the_other_partitioner_is_suggested_where_it_fits(settings: Settings) ->
     for partition in range(4):
         there = [key for key in keys if partitions_of([key], 4, "crc32") == partition]
         send(settings, list(there), partition=partition)
-    (line,) = check(settings)
+    (line,) = check(settings).wrong
     assert line.endswith("or TIDEMARK_PARTITIONER=crc32")
-    assert check(settings.model_copy(update={"partitioner": "crc32"})) == []
-    assert check(settings.model_copy(update={"partitioner": "off"})) == []
+    assert check(settings.model_copy(update={"partitioner": "crc32"})) == ALL_WELL
+    assert check(settings.model_copy(update={"partitioner": "off"})) == ALL_WELL
 
 
 def test_printed_lines_make_every_topic_and_allow_every_access(settings: Settings) -> None:

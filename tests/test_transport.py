@@ -52,6 +52,7 @@ OVERRIDDEN = [
     (BatchConsumer, Consumer, "_new_offset", "(self, tp)"),
     (BatchConsumer, Consumer, "perform_seek", "(self)"),
     (BatchConsumerThread, stock.AIOKafkaConsumerThread, "_create_worker_consumer", "(self, transport)"),
+    (BatchConsumerThread, stock.AIOKafkaConsumerThread, "_seek_wait", "(self, consumer, partitions)"),
     (
         BatchConsumerThread,
         stock.AIOKafkaConsumerThread,
@@ -155,9 +156,12 @@ def test_requests_of_the_producer_end_soon_and_its_batches_outlive_our_patience(
 
 
 class Taker:
-    """A consumer as `Schedule` sees it: what it was told, and batches chained as they leave the fetcher."""
+    """A consumer as `Schedule` sees it, in generation 7: what it was told, and the batches it makes."""
 
     tuning = Tuning(batch_records=2)
+
+    class app:  # noqa: N801 - an attribute of the consumer
+        consumer_generation_id = 7
 
     def __init__(self) -> None:
         self._next: dict[TP, int] = {}
@@ -166,20 +170,78 @@ class Taker:
     def note_ends(self, records: object) -> None:
         self.noted.append(records)
 
-    chain = BatchConsumer.chain
+    batches, is_current = BatchConsumer.batches, BatchConsumer.is_current
+
+
+def fetched(generation: int | None, begins: dict[TP, int], **offsets: list[int]) -> Fetched:
+    """A poll of topics with one partition each."""
+    found = Fetched({TP(name, 0): [Record(offset, 0, None, b"") for offset in its] for name, its in offsets.items()})
+    found.generation, found.begins = generation, begins
+    return found
 
 
 def test_a_poll_becomes_chained_batches_turn_by_turn() -> None:
     a, b = TP("a", 0), TP("b", 0)
-    records = {tp: [Record(offset, 0, None, b"") for offset in offsets] for tp, offsets in ((a, [3, 4, 9]), (b, [7]))}
+    records = fetched(7, {a: 3, b: 5}, a=[3, 4, 9], b=[7])
     taker: Any = Taker()
     batches = list(Schedule(taker).iterate(records))
     assert [(tp, batch.first_offset, batch.next_offset, batch.prev_next) for tp, batch in batches] == [
-        (a, 3, 5, None),
-        (b, 7, 8, None),
+        (a, 3, 5, 3),
+        (b, 7, 8, 5),
         (a, 9, 10, 5),
     ]
+    assert {batch.generation for _, batch in batches} == {7}
     assert taker.noted == [records]
+    assert taker._next == {a: 10, b: 8}
+
+
+@pytest.mark.parametrize("generation", [None, 6])
+def test_what_was_read_before_this_assignment_was_sought_is_left_out(generation: int | None) -> None:
+    taker: Any = Taker()
+    assert not list(Schedule(taker).iterate(fetched(generation, {TP("a", 0): 3}, a=[3, 4])))
+    assert not taker.noted
+    assert not taker._next
+
+
+class Client:
+    """aiokafka's consumer as far as its assignment goes."""
+
+    class _subscription:  # noqa: N801 - aiokafka's name
+        class subscription:  # noqa: N801 - aiokafka's name
+            assignment: object = None
+
+    def assign(self) -> None:
+        self._subscription.subscription.assignment = object()
+
+
+def test_records_follow_the_seek_of_their_assignment_and_what_is_dropped_is_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sought: list[dict[TP, int]] = []
+
+    async def seek_wait(_: object, __: object, partitions: dict[TP, int]) -> None:
+        sought.append(partitions)
+
+    monkeypatch.setattr(stock.AIOKafkaConsumerThread, "_seek_wait", seek_wait)
+    a, client, thread = TP("a", 0), Client(), BatchConsumerThread.__new__(BatchConsumerThread)
+    thread.consumer = type("Its", (), {"seeking": 7})()
+
+    def left(*offsets: int) -> Fetched:
+        found = fetched(None, {}, a=list(offsets))
+        thread._chain(client._subscription.subscription.assignment, found)
+        return found
+
+    client.assign()
+    assert left(0, 1).generation is None  # nobody has said yet where to read
+    asyncio.run(thread._seek_wait(client, {a: 5}))
+    assert (left(7, 8).begins, left(9).begins, left().begins) == ({a: 5}, {a: 9}, {})
+    assert left(12).generation == 7
+    asyncio.run(thread._rewind(client, {a: 9}))
+    assert left(9, 12).begins == {a: 9}
+    client.assign()
+    assert (left(0).generation, left(0).begins) == (None, {})
+    asyncio.run(thread._rewind(client, {a: 9}))  # it will be sought anyway, from elsewhere
+    assert sought == [{a: 5}, {a: 9}]
 
 
 class Books:
@@ -220,13 +282,13 @@ def test_offsets_are_committed_up_to_the_first_batch_in_flight(
 def test_an_end_counts_with_what_has_left_the_fetcher() -> None:
     tp = TP("a", 0)
     books: Any = Books(tp, [], [])
-    fetched = Fetched({tp: [Record(4, 0, None, b"")]})
-    fetched.ends = {tp: (5, 8, 100)}
-    books.note_ends(fetched)
+    poll = Fetched({tp: [Record(4, 0, None, b"")]})
+    poll.ends = {tp: (5, 8, 100)}
+    books.note_ends(poll)
     assert books.end(tp) == (5, 8, 100, 5)
-    fetched = Fetched()
-    fetched.ends = {tp: (8, 8, 120)}  # records 5..7 are prefetched, none is taken
-    books.note_ends(fetched)
+    poll = Fetched({})
+    poll.ends = {tp: (8, 8, 120)}  # records 5..7 are prefetched, none is taken
+    books.note_ends(poll)
     assert books.end(tp) == (8, 8, 120, 5)
     assert books.end(TP("b", 0)) is None
 
@@ -241,7 +303,7 @@ def test_a_record_of_a_format_without_timestamps_has_minus_one() -> None:
 
 
 def test_a_batch_knows_its_offsets() -> None:
-    batch = RecordBatch(TP("a", 3), [Record(5, 0, None, b""), Record(8, 0, None, b"")])
+    batch = RecordBatch(TP("a", 3), [Record(5, 0, None, b""), Record(8, 0, None, b"")], 5)
     assert (batch.first_offset, batch.next_offset, len(batch), repr(batch)) == (5, 9, 2, "a[3] 5..8")
     batch.ack()  # without Faust's event there are no books to keep
 

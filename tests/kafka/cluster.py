@@ -127,7 +127,8 @@ class KafkaServer(Child):
         return self
 
     def _format(self, *options: str) -> None:
-        cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        first, *others = uuid.uuid4().bytes  # 127 at most: one that began with a hyphen would pass for an option
+        cluster_id = base64.urlsafe_b64encode(bytes([first & 0x7F, *others])).decode().rstrip("=")
         arguments = ("format", "-t", cluster_id, "-c", str(self._properties), *options)
         subprocess.run(
             self._java("-Xmx128m", "kafka.tools.StorageTool", *arguments), check=True, capture_output=True, timeout=60
@@ -155,13 +156,14 @@ class RedisServer(Child):
     """A Redis that loses nothing it has answered: every write is on disk first. Same port and data after a restart.
 
     `options`: more words for its command line; the last of a name wins. `data`: the folder with its files.
+    `binary`: another redis-server than the usual one.
     """
 
-    def __init__(self, folder: Path, options: Sequence[str] = ()) -> None:
+    def __init__(self, folder: Path, options: Sequence[str] = (), binary: str = "") -> None:
         super().__init__("redis", folder / "redis.log")
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
-        self._binary = redis_binary()
+        self._binary = binary or redis_binary()
         self.data = folder / "redis-data"
         self.data.mkdir(exist_ok=True)
         self._options = tuple(options)

@@ -97,11 +97,12 @@ def come_and_go(scene: Scene) -> None:
         scene.say(f"{worker.name} {'joined' if joins else 'left'} at {scene.applied()} records")
 
 
-def there_and_back(scene: Scene) -> None:
+def there_and_back(scene: Scene, words: tuple[str, ...] = ()) -> None:
     """A -> B -> A: one worker stays while another comes, works on half of the partitions, and goes again."""
+    scene.add_worker(*words)
     for visit in range(VISITS):
         scene.await_progress((visit + 0.3) / (VISITS + 1))
-        visitor = scene.add_worker()
+        visitor = scene.add_worker(*words)
         scene.await_ready(visitor)
         scene.await_progress((visit + 0.8) / (VISITS + 1))
         scene.dismiss(visitor)
@@ -195,8 +196,16 @@ FAULTS: tuple[Fault, ...] = (
         "there-and-back",
         f"One worker stays while another takes half of its partitions and gives them back, {VISITS} times.",
         there_and_back,
-        workers=1,
+        workers=0,
         settings={"batch_records": 10},
+    ),
+    Fault(
+        "polls-span-rebalances",
+        "The same under live load with slow polls, that begin before a rebalance and bring records after its seek.",
+        partial(there_and_back, words=("-m", "tests.kafka.dawdling")),
+        workers=0,
+        live=True,
+        settings=LIVE,
     ),
     Fault(
         "zombie",

@@ -12,9 +12,9 @@ from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any, Self
 
-from streams.ledger import script
+from streams import ledger
 
-COMMIT = script("commit").sha
+COMMIT = ledger.script(*ledger.COMMIT).sha
 CHUNK = 1 << 16
 #: A request names its script in its first bytes.
 HEAD = 200

@@ -16,12 +16,14 @@ from tests.kafka.faultless import Content, Trace, differences, missing, repeats
 from tests.kafka.scene import Outcome
 
 SEED, EVENTS, PARTITIONS = 3, 6000, 6
+#: Records a second of live streams: workers join and leave while they come.
+RATE = 300
 
 
 @pytest.fixture(scope="module")
 def chaos(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chaos]:
     """Events, and topics that are full of them, are made once for all faults of this file."""
-    kept = Chaos(kafka, tmp_path_factory.mktemp("chaos"), PARTITIONS)
+    kept = Chaos(kafka, tmp_path_factory.mktemp("chaos"), PARTITIONS, RATE)
     yield kept
     kept.close()
 
@@ -33,6 +35,7 @@ def chaos(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
         "worker-killed-after-announce",
         "zombie-touches",
         "zombie-between-claim-and-commit",
+        "polls-span-rebalances",
         "redis-replies-cut",
         "redis-rolled-back-partitions",
         "poison",

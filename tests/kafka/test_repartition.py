@@ -158,10 +158,14 @@ def test_what_a_producer_sends_by_the_old_number_afterwards_is_rejected_and_coun
     world.partitions = 8
     old, new = int(murmur2([b"w1"])[0]) % 4, int(murmur2([b"w1"])[0]) % 8
     assert old != new
+    assert b"1 of 1 newest records are where murmur2 puts them among fewer partitions" in world.run("topics", "check")
     with closing(KafkaProducer(bootstrap_servers=world.bootstrap)) as producer:
         for partition, name in ((old, b"e2"), (new, b"e3")):
             value = EVENT.split(b'"value":', 1)[1].rstrip()[:-1].replace(b'"e1"', b'"%b"' % name)
             producer.send(world.transactions, value, key=b"w1", partition=partition).get(30)
+    checked = world.command("topics", "check")
+    assert checked.returncode == 1
+    assert b"1 of 3 newest records are not where murmur2 puts them" in checked.stdout
     count_all(world, 3)
     totals = world.ask("totals")
     assert (totals["wallets"], totals["transactions"], totals["rejected"]) == (1, 2, {"wrong_partition": 1})

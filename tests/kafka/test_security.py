@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -10,16 +9,11 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 
-from streams.errors import Refused
-from streams.ledger import Ledger, Mark
-from tests.kafka.cluster import RedisServer
 from tests.kafka.exactness import Trial, run_trial
 from tests.kafka.processes import REPOSITORY, Missing
 from tests.kafka.secured import ADMINISTRATOR, PASSWORD, USER, Authority, SecureKafka, SecureRedis, SecureWorld
@@ -188,32 +182,3 @@ def test_rights_that_are_missing_are_named_before_anything_is_owned(locked: Secu
     (said,) = ends([begun(locked, "work")])
     for right in (f"READ on {locked.touches}", f"WRITE on {locked.prefix}events.rejected"):
         assert right in said
-
-
-def test_a_right_that_a_commit_lacks_is_found_by_the_claim(store: RedisServer) -> None:
-    """Lua does not roll back: found in the middle of a commit it would leave half of it."""
-    commit = (REPOSITORY / "streams" / "commit.lua").read_text()
-    writes = set(re.findall(r"redis\.call\('(\w+)'", commit)) - {"GET"}
-    assert writes == {"SET", "MSET", "HSET", "ZADD", "ZREM"}
-    mark = Mark(0, (0, 0), ("a", "b"), 4, "0" * 16)
-
-    async def claim() -> None:
-        ledger = Ledger(store.url.replace("redis://", f"redis://tidemark:{PASSWORD}@"), give_up_s=5)
-        try:
-            await ledger.claim(0, mark)
-        finally:
-            await ledger.close()
-
-    for right in sorted(writes):
-        with closing(store.client()) as client:
-            set_user(client, RULES[0].replace(f" +{right.lower()} ", " "))
-        with pytest.raises(Refused, match="the user of Redis may not do what is needed"):
-            asyncio.run(claim())
-    with closing(store.client()) as client:
-        set_user(client, RULES[0])
-    asyncio.run(claim())
-
-
-def set_user(client: redis.Redis, rule: str) -> None:
-    """A line `ACL SETUSER …` with the test's password."""
-    client.execute_command(*rule.replace("PASSWORD", PASSWORD).split())  # type: ignore[no-untyped-call]  # redis-py's
