@@ -27,8 +27,8 @@ ALARM, FEWEST = 6.0, 30
 #: the exponentially weighted mean of the last hours (Roberts 1959), of which it is `NEWEST`, is as improbable.
 SUSPECT, NEWEST = 3.0, 0.3
 TOGETHER = ALARM * (NEWEST / (2 - NEWEST)) ** 0.5
-#: A crash is over this long after the last hour that was an alarm.
-LASTS_MS = DAY_MS
+#: A crash is over this long after the last hour that was an alarm: until the fast scale has forgotten half of it.
+LASTS_MS = 3 * DAY_MS
 #: Hours that must have been seen before one can be unusual.
 KNOWN_AFTER = 72
 #: How much of a surprise is learned: by the level, the hour of day, the day of week, and the variance.

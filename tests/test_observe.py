@@ -88,7 +88,7 @@ def busy(number: int, hour: float, wallets: float, partition: int = 0) -> Digest
     return Digest(partition, number, f"{partition}-{number}", clock_ms, learning_rows(number, 0), flow)
 
 
-def test_a_flash_crash_is_told_in_the_pointer_for_a_day_and_survives_a_restart() -> None:
+def test_a_flash_crash_is_told_in_the_pointer_for_three_days_and_survives_a_restart() -> None:
     overview, observed = observe(nothing(), [], Rules())
     for hour in range(200):
         overview, observed = observe(overview, [busy(hour, hour, 200 + 7 * (hour % 5))], Rules())
@@ -96,8 +96,8 @@ def test_a_flash_crash_is_told_in_the_pointer_for_a_day_and_survives_a_restart()
     overview, observed = observe(restored(overview, observed), [busy(200, 200, 1500)], Rules())
     told = json.loads(observed.pointer)
     begins = (START_MS // HOUR_MS + 200) * HOUR_MS
-    assert (told["regime"], told["regime_from_ms"], told["regime_until_ms"]) == ("crash", begins, begins + 25 * HOUR_MS)
-    overview, observed = observe(restored(overview, observed), [busy(226, 226, 210)], Rules())
+    assert (told["regime"], told["regime_from_ms"], told["regime_until_ms"]) == ("crash", begins, begins + 73 * HOUR_MS)
+    overview, observed = observe(restored(overview, observed), [busy(274, 274, 210)], Rules())
     assert json.loads(observed.pointer)["regime"] == "normal"
 
 
