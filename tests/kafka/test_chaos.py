@@ -42,7 +42,10 @@ def chaos(kafka: KafkaServer, tmp_path_factory: pytest.TempPathFactory) -> Itera
     ],
 )
 def test_nothing_is_wrong_lost_or_contradicted_under(name: str, chaos: Chaos) -> None:
-    outcome = chaos.run(replace(FAULTS[name], stream=FAULTS["poison"].stream), seed=SEED, events=EVENTS)
+    fault = FAULTS[name]
+    if not fault.live:  # a live stream is sent as it is in its file, which cannot hold all bad records
+        fault = replace(fault, stream=FAULTS["poison"].stream)
+    outcome = chaos.run(fault, seed=SEED, events=EVENTS)
     assert (outcome.wrong, outcome.lost, outcome.conflicting) == ([], 0, 0)
 
 
