@@ -364,8 +364,8 @@ class BatchConsumer(stock.Consumer):
             begin = self._next[tp] = batch.next_offset
             yield batch
 
-    def note_ends(self, records: Mapping[TP, list[Any]]) -> None:
-        for tp, (position, stable, polled_ms) in getattr(records, "ends", {}).items():
+    def note_ends(self, records: Fetched) -> None:
+        for tp, (position, stable, polled_ms) in records.ends.items():
             known = self._ends.get(tp)
             taken = records[tp][-1].offset + 1 if records.get(tp) else known.taken if known else 0
             self._ends[tp] = End(position, stable, polled_ms, taken)

@@ -97,14 +97,19 @@ async def refused(store: RedisServer, call: Scenario, ledger: Ledger) -> None:
     assert stored(store) == before
 
 
+async def refused_without_any(store: RedisServer, script: str, call: Scenario, ledger: Ledger) -> None:
+    """With each right that the script writes by withdrawn in turn."""
+    for right in commands(script):
+        allow(store, f"ACL SETUSER tidemark -{right.lower()}")
+        await refused(store, call, ledger)
+        allow(store, RULE)
+
+
 def test_a_right_that_a_commit_lacks_is_found_by_the_claim(store: RedisServer) -> None:
     assert commands("commit") == ["HSET", "MSET", "SET", "ZADD", "ZREM"]
 
     async def scenario(ledger: Ledger) -> None:
-        for right in commands("commit"):
-            allow(store, f"ACL SETUSER tidemark -{right.lower()}")
-            await refused(store, claim, ledger)
-            allow(store, RULE)
+        await refused_without_any(store, "commit", claim, ledger)
         await claim(ledger)
 
     as_user(store, scenario)
@@ -113,10 +118,7 @@ def test_a_right_that_a_commit_lacks_is_found_by_the_claim(store: RedisServer) -
 def test_a_right_that_is_withdrawn_while_a_worker_works_leaves_no_half_of_a_commit(store: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         await claim(ledger)
-        for right in commands("commit"):
-            allow(store, f"ACL SETUSER tidemark -{right.lower()}")
-            await refused(store, commit, ledger)
-            allow(store, RULE)
+        await refused_without_any(store, "commit", commit, ledger)
         await commit(ledger)
         assert len(stored(store)) == 8
 
@@ -154,10 +156,7 @@ def test_wallets_leave_whole_or_not_at_all_whatever_right_is_withdrawn(store: Re
     async def scenario(ledger: Ledger) -> None:
         await claim(ledger)
         await commit(ledger)
-        for right in commands("discard"):
-            allow(store, f"ACL SETUSER tidemark -{right.lower()}")
-            await refused(store, discard, ledger)
-            allow(store, RULE)
+        await refused_without_any(store, "discard", discard, ledger)
         await discard(ledger)
         assert not {b"{0}:w:w1", b"{0}:j:w1", b"{0}:due"} & set(stored(store))
 
