@@ -19,7 +19,7 @@ from sklearn.metrics import adjusted_rand_score
 from models.features import row_features
 from models.rules import DAY_MS, Rules
 from models.segments import Catalogue
-from scripts.quality_crash import Crash, crash_of
+from scripts.quality_crash import Crash, crash_of, is_in
 from scripts.quality_offline import refit_offline
 from scripts.quality_season import Season
 from streams.market import PAYER, SILENT
@@ -201,7 +201,7 @@ class Trial:
             self.quiet[wallet] = quiet
             verdict.quiet_months += sum(end - begin for begin, end in quiet) / DAY_MS / MONTH_DAYS
             for told in changes:
-                if any(begin <= told.decided_at_ms < end for begin, end in quiet):
+                if is_in(told, quiet):
                     moved = told.status == "moved"
                     live = moved and told.origin != "recalibration"
                     verdict.needless += live
