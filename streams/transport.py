@@ -2,7 +2,7 @@
 
 Stock Faust spends about 90 us on each record before any work is done; here it spends them on each batch.
 
-1. One `RecordBatch` per poll and topic-partition travels through Faust as one message, undecoded.
+1. What one poll brought for an agent travels through Faust as one message, undecoded: a `Delivery` of `RecordBatch`es.
 2. The books of what is acknowledged are exact: by batch, in the order of delivery.
 3. Faust never decides where to read on: after every assignment `BatchApp.take_over` does.
 4. A topic is held back by `hold` and `release`. Never by `pause_partitions`: that drops records already taken.
@@ -13,10 +13,12 @@ tests/test_transport.py holds the contract of every private method that is overr
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, cast
 
 import faust
@@ -41,6 +43,8 @@ PRESSED_POLL_S, IDLE_POLL_S = 0.02, 0.1
 #: After a broker's restart a rebalance may come before its metadata: so long are offsets asked for again.
 OFFSETS_S = 20.0
 REQUEST_MS = 40_000
+#: The offset of a delivery for Faust, which drops what it takes for old. Whether records came before is seen by lanes.
+NEVER_OLD = sys.maxsize
 
 TakeOver = Callable[[set[TP]], Awaitable[Mapping[TP, int]]]
 
@@ -65,10 +69,10 @@ class RecordBatch:
 
     `prev_next`: where the records before it ended as they left the fetcher, or where the log was to be read on from:
     whatever was lost on the way from there is seen by it. `generation`: of the assignment they were read in.
-    `polled_ms`: when the poll that brought it was answered.
+    `polled_ms`: when the poll that brought it was answered. `done`: what keeps the books of its topic-partition.
     """
 
-    __slots__ = ("__weakref__", "event", "generation", "polled_ms", "prev_next", "records", "tp")
+    __slots__ = ("done", "generation", "polled_ms", "prev_next", "records", "tp")
 
     def __init__(self, tp: TP, records: Sequence[Record], prev_next: int, generation: Any = None) -> None:
         self.tp = tp
@@ -76,7 +80,7 @@ class RecordBatch:
         self.prev_next = prev_next
         self.generation = generation
         self.polled_ms = 0
-        self.event: Any = None
+        self.done: Callable[[TP, int], None] | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -95,8 +99,16 @@ class RecordBatch:
 
     def ack(self) -> None:
         """Tell Kafka's books that these are done; a courtesy to its lag tools, the truth is in Redis."""
-        if self.event is not None:
-            self.event.ack()
+        if self.done is not None:
+            self.done(self.tp, self.records[-1].offset)
+
+
+class Delivery(list[RecordBatch]):
+    """What one poll brought for one agent. Faust takes it for a message of `tp`, its first topic-partition."""
+
+    @property
+    def tp(self) -> TP:
+        return self[0].tp
 
 
 class End(NamedTuple):
@@ -119,7 +131,7 @@ class BatchSchema(Schema[Any, Any]):
         each_record = super().compile(app, **options)
 
         async def decode(message: Any, *, propagate: bool = False) -> Any:
-            if type(message.value) is RecordBatch:
+            if type(message.value) is Delivery:
                 return create_event(None, message.value, None, message)
             return await each_record(message, propagate=propagate)
 
@@ -127,21 +139,20 @@ class BatchSchema(Schema[Any, Any]):
 
 
 class Schedule(DefaultSchedulingStrategy):
-    """In which order the records of one poll are delivered: batches, turn by turn of their partitions."""
+    """How the records of one poll are delivered: together, to each agent what is its own."""
 
     def __init__(self, consumer: BatchConsumer) -> None:
         self.consumer = consumer
 
-    def iterate(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, RecordBatch]]:
+    def iterate(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Delivery]]:
         if not isinstance(records, Fetched) or not self.consumer.is_current(records.generation):
             return  # read from where nobody has sent the client, or before a rebalance: they come again
         self.consumer.note_ends(records)
-        queues = [deque(self.consumer.batches(tp, records)) for tp in records.begins]
-        while queues:
-            for queue in queues:
-                batch = queue.popleft()
-                yield batch.tp, batch
-            queues = [queue for queue in queues if queue]
+        deliveries: dict[object, Delivery] = defaultdict(Delivery)
+        for tp in records.begins:
+            deliveries[self.consumer.agent_of(tp.topic)] += self.consumer.batches(tp, records)
+        for delivery in deliveries.values():
+            yield delivery.tp, delivery
 
 
 class Records(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka has no types
@@ -181,6 +192,7 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
     """The fetcher's thread. It alone moves positions, so it alone knows whether records follow those before them."""
 
     _sought = Sought(None, None, {})
+    _ahead: asyncio.Task[Fetched] | None = None
 
     @property
     def _tuning(self) -> Tuning:
@@ -204,10 +216,28 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109 -- Faust's signature
         max_records: int | None = None,
     ) -> Fetched:
+        # aiokafka asks for no more before all it has is taken. So while what came is on its way to the agents, in the
+        # other thread, the next poll waits here already; at most one of them.
+        poll = partial(self._poll, consumer, active_partitions, timeout, max_records)
+        ahead, self._ahead = self._ahead, None
+        fetched = await (ahead or poll())
+        if fetched:
+            self._ahead = asyncio.create_task(poll())
+        return fetched
+
+    async def on_thread_stop(self) -> None:
+        if self._ahead:
+            self._ahead.cancel()
+            await asyncio.wait([self._ahead])
+        await super().on_thread_stop()
+
+    async def _poll(
+        self, consumer: Any, active_partitions: set[TP], wait_s: float | None, max_records: int | None
+    ) -> Fetched:
         # Positions are read here, in the thread that moves them: between a fetch and this line nothing moves, so
         # "position == last stable offset" is never believed while records are on their way to the agent.
         try:
-            fetched = Fetched(await super()._fetch_records(consumer, active_partitions, timeout, max_records))
+            fetched = Fetched(await super()._fetch_records(consumer, active_partitions, wait_s, max_records))
         except OffsetOutOfRangeError as problem:
             raise CutLog(
                 f"the log no longer holds the record to be read next ({problem}): it was cut by retention or has lost "
@@ -352,6 +382,10 @@ class BatchConsumer(stock.Consumer):
 
     # -- delivery
 
+    def agent_of(self, topic: str) -> object:
+        """What all topics of one agent have in common."""
+        return cast("BatchApp", self.app).same_agent.get(topic)
+
     def is_current(self, generation: object) -> bool:
         """Whether records were read in this assignment, from where the app wants it read on."""
         return generation is not None and generation == self.app.consumer_generation_id
@@ -361,6 +395,7 @@ class BatchConsumer(stock.Consumer):
         records, begin = fetched[tp], fetched.begins[tp]
         for at in range(0, len(records), self.tuning.batch_records):
             batch = RecordBatch(tp, records[at : at + self.tuning.batch_records], begin, fetched.generation)
+            batch.polled_ms, batch.done = fetched.ends[tp][2] if tp in fetched.ends else 0, self.done
             begin = self._next[tp] = batch.next_offset
             yield batch
 
@@ -375,29 +410,38 @@ class BatchConsumer(stock.Consumer):
         thread._close_thread_loop_on_stop = True  # as mode does with a loop that it has made itself
         return thread
 
-    def _to_message(self, tp: TP, record: RecordBatch) -> Any:
-        last = record.records[-1]
-        record.polled_ms = end.polled_ms if (end := self._ends.get(tp)) else 0
+    def _to_message(self, tp: TP, record: Delivery) -> Any:
+        at_s = (record[0].records[-1].timestamp or 0) / 1000.0
         return ConsumerMessage(
-            tp.topic, tp.partition, last.offset, (last.timestamp or 0) / 1000.0, 0,
-            None, None, cast("Any", record), None, 0, 0, tp, generation_id=record.generation,
+            tp.topic, tp.partition, NEVER_OLD, at_s, 0,
+            None, None, cast("Any", record), None, 0, 0, tp, generation_id=record[0].generation,
         )  # fmt: skip
 
     async def _deliver(self, message: Any) -> None:
-        if message.offset > self._passed.get(message.tp, -1):  # what comes again is in the books already
-            self._passed[message.tp] = message.offset
-            self._inflight[message.tp].append(message.offset)
+        for batch in message.value:
+            last = batch.records[-1].offset
+            if last > self._passed.get(batch.tp, -1):  # what comes again is in the books already
+                self._passed[batch.tp] = last
+                self._inflight[batch.tp].append(last)
         await self._pass_on(message)
 
     async def _wait_next_records(self, timeout: float) -> Any:  # noqa: ASYNC109 -- Faust's signature
         if self._buffered_partitions:
             if not self._get_active_partitions() and self.flow_active:
                 await self.sleep(PRESSED_POLL_S)  # stock Faust sleeps for a second here
-                return {}, self._get_active_partitions()
+                return {}, None
             timeout = min(timeout, PRESSED_POLL_S)
-        return await super()._wait_next_records(min(timeout, IDLE_POLL_S))
+        fetched, _ = await super()._wait_next_records(min(timeout, IDLE_POLL_S))
+        return fetched, None  # all of it is delivered, whatever has been held back since it was asked for
 
     # -- the books
+
+    def done(self, tp: TP, offset: int) -> None:
+        """A batch that ends with this offset has been acknowledged."""
+        committed = self._committed_offset[tp]
+        if (committed is None or offset >= committed) and offset not in self._acked_index[tp]:
+            self._acked_index[tp].add(offset)
+            self._acked[tp].append(offset)
 
     async def _add_gap(self, tp: TP, offset_from: int, offset_to: int) -> None:
         """Holes between batches need no book-keeping here."""
@@ -501,6 +545,8 @@ class BatchApp(faust.App):
 
     def __init__(self, group: str, tuning: Tuning, take_over: TakeOver, **options: Any) -> None:
         self.tuning, self.take_over = tuning, take_over
+        #: topic -> what all topics of its agent have in common
+        self.same_agent: dict[str, object] = {}
         super().__init__(group, **options)
 
     def _new_transport(self) -> BatchTransport:
@@ -516,12 +562,12 @@ class BatchApp(faust.App):
 def batch_channel(app: BatchApp, topics: Iterable[str]) -> Any:
     """A channel over `topics`. Faust ignores `maxsize` in `app.topic`, so the topic is made by hand."""
     schema = BatchSchema(key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw")
-    return faust.Topic(app, topics=list(topics), schema=schema, maxsize=8)
+    names = list(topics)
+    app.same_agent.update(dict.fromkeys(names, tuple(names)))
+    return faust.Topic(app, topics=names, schema=schema, maxsize=8)
 
 
-async def arrivals(stream: Any) -> AsyncIterator[RecordBatch]:
-    """Batches as they arrive. Nothing is acknowledged by an exception, as it would be in a plain Faust agent."""
+async def arrivals(stream: Any) -> AsyncIterator[Delivery]:
+    """Batches as they arrive. Faust acknowledges none of them, as it would in a plain agent even by an exception."""
     async for event in stream.noack().events():
-        batch: RecordBatch = event.value
-        batch.event = event
-        yield batch
+        yield event.value

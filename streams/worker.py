@@ -177,8 +177,9 @@ class Worker:
 
     async def _intake(self, stream: Any) -> None:
         """The agent of both inputs: empties Faust's queue at once, partitions take from their own lanes."""
-        async for batch in arrivals(stream):
-            self.owner.deliver(Place(*batch.tp), batch.generation, batch)
+        async for delivery in arrivals(stream):
+            for batch in delivery:
+                self.owner.deliver(Place(*batch.tp), batch.generation, batch)
 
     async def _digests(self, stream: Any) -> None:
         """The agent of the digests: the group gives their one partition to one worker."""
