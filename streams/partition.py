@@ -8,7 +8,6 @@ The rules of this file:
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -44,8 +43,6 @@ if TYPE_CHECKING:
     from streams.sweeping import Page
     from streams.tenure import Tenure
 
-#: Between two commits, unless a batch was full: lets small batches grow.
-PAUSE_S = 0.001
 #: ROI cells remembered; beyond it all are forgotten and read again as they are needed.
 CELLS_KEPT = 100_000
 
@@ -105,8 +102,6 @@ class Partition:
                 continue
             await self._work(taken)
             await self._keep_pace(taken)
-            if len(taken.records) < limit and not self.inbox.closing:
-                await asyncio.sleep(PAUSE_S)
 
     async def _begin(self) -> None:
         ledger = self._around.ledger

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from models.state import Batch, State
     from streams.catalogue import CatalogueWatch
 
-#: A step waits until all that a poll has brought is delivered, then at most so long, counted from the first, for the
-#: partitions that are on their way. It waits for nobody when so many records are there, and takes so many at most.
-DELIVERY_S, COMPANY_S = 0.002, 0.008
+#: A step waits at most so long, counted from the first that came, for partitions that are on their way. It waits for
+#: nobody when so many records are there, and takes so many at most.
+COMPANY_S = 0.008
 ENOUGH, MOST = 500, 4000
 
 
@@ -62,8 +62,8 @@ class Steps:
             self._call_now(loop)
         elif self._call is None:
             self._since = loop.time()
-            self._call = loop.call_later(DELIVERY_S, self._look)
-        elif loop.time() >= self._since + DELIVERY_S:
+            self._call = loop.call_soon(self._look)  # the others of the same poll have been woken already
+        else:
             self._look()
         return await turn.done
 

@@ -226,10 +226,10 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         return fetched
 
     async def on_thread_stop(self) -> None:
+        await super().on_thread_stop()
         if self._ahead:
             self._ahead.cancel()
-            await asyncio.wait([self._ahead])
-        await super().on_thread_stop()
+            await asyncio.gather(self._ahead, return_exceptions=True)
 
     async def _poll(
         self, consumer: Any, active_partitions: set[TP], wait_s: float | None, max_records: int | None

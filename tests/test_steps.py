@@ -13,7 +13,7 @@ from models.segments import EMPTY_CATALOGUE, Catalogue
 from models.state import Batch, State
 from models.step import step
 from streams import steps as module
-from streams.steps import DELIVERY_S, MOST, Steps
+from streams.steps import MOST, Steps
 from tests.partition import Arrival, Partition, Season
 
 RULES = Rules(partitioner="off")
@@ -117,7 +117,7 @@ def test_a_step_waits_for_who_is_on_the_way_and_for_nobody_else(monkeypatch: pyt
         somebody = Somebody(coming=True)
         together.members.add(somebody)
         first = asyncio.create_task(together.step(*early))
-        await asyncio.sleep(5 * DELIVERY_S)
+        await asyncio.sleep(0.01)
         assert watch.steps == 1
         somebody.coming = False
         await asyncio.gather(first, together.step(*late))

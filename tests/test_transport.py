@@ -29,6 +29,7 @@ from mode.threads import ServiceThread, WorkerThread
 from models.state import Record
 from streams.announce import GIVE_UP_S
 from streams.transport import (
+    NEVER_OLD,
     REQUEST_MS,
     TP,
     BatchApp,
@@ -36,11 +37,13 @@ from streams.transport import (
     BatchConsumerThread,
     BatchProducer,
     BatchSchema,
+    Delivery,
     Fetched,
     RecordBatch,
     Records,
     Schedule,
     Tuning,
+    batch_channel,
 )
 
 OVERRIDDEN = [
@@ -53,6 +56,7 @@ OVERRIDDEN = [
     (BatchConsumer, Consumer, "perform_seek", "(self)"),
     (BatchConsumerThread, stock.AIOKafkaConsumerThread, "_create_worker_consumer", "(self, transport)"),
     (BatchConsumerThread, stock.AIOKafkaConsumerThread, "_seek_wait", "(self, consumer, partitions)"),
+    (BatchConsumerThread, stock.AIOKafkaConsumerThread, "on_thread_stop", "(self)"),
     (
         BatchConsumerThread,
         stock.AIOKafkaConsumerThread,
@@ -106,7 +110,7 @@ def test_the_attributes_we_reach_into_exist() -> None:
     state = inspect.getsource(TopicPartitionState)
     for name in ("_position", "lso", "highwater", "timestamp"):
         assert f"self.{name}" in state, name
-    assert "assignment._tp_state" in inspect.getsource(BatchConsumerThread._fetch_records)
+    assert "assignment._tp_state" in inspect.getsource(BatchConsumerThread._poll)
     for method in (
         ThreadDelegateConsumer.seek_wait,
         ThreadDelegateConsumer.earliest_offsets,
@@ -170,6 +174,12 @@ class Taker:
     def note_ends(self, records: object) -> None:
         self.noted.append(records)
 
+    def agent_of(self, topic: str) -> object:
+        return topic == "digests"
+
+    def done(self, tp: TP, offset: int) -> None:
+        """Acknowledged."""
+
     batches, is_current = BatchConsumer.batches, BatchConsumer.is_current
 
 
@@ -180,19 +190,110 @@ def fetched(generation: int | None, begins: dict[TP, int], **offsets: list[int])
     return found
 
 
-def test_a_poll_becomes_chained_batches_turn_by_turn() -> None:
-    a, b = TP("a", 0), TP("b", 0)
-    records = fetched(7, {a: 3, b: 5}, a=[3, 4, 9], b=[7])
+def test_each_agent_gets_what_a_poll_brought_for_it_as_chained_batches_in_one_delivery() -> None:
+    a, b, digests = TP("a", 0), TP("b", 0), TP("digests", 0)
+    records = fetched(7, {a: 3, digests: 2, b: 5}, a=[3, 4, 9], digests=[2], b=[7])
+    records.ends = {a: (10, 10, 120)}
     taker: Any = Taker()
-    batches = list(Schedule(taker).iterate(records))
-    assert [(tp, batch.first_offset, batch.next_offset, batch.prev_next) for tp, batch in batches] == [
-        (a, 3, 5, 3),
-        (b, 7, 8, 5),
-        (a, 9, 10, 5),
+    inputs, others = [delivery for _, delivery in Schedule(taker).iterate(records)]
+    assert [
+        (batch.tp, batch.first_offset, batch.next_offset, batch.prev_next, batch.polled_ms) for batch in inputs
+    ] == [
+        (a, 3, 5, 3, 120),
+        (a, 9, 10, 5, 120),
+        (b, 7, 8, 5, 0),
     ]
-    assert {batch.generation for _, batch in batches} == {7}
+    assert ([batch.tp for batch in others], inputs.tp, others.tp) == ([digests], a, digests)
+    assert {batch.generation for batch in (*inputs, *others)} == {7}
     assert taker.noted == [records]
-    assert taker._next == {a: 10, b: 8}
+    assert taker._next == {a: 10, b: 8, digests: 3}
+
+
+def test_topics_of_one_channel_go_to_one_agent() -> None:
+    app = BatchApp("x", Tuning(), lambda _: asyncio.sleep(0, {}))
+    batch_channel(app, ["a", "b"])
+    batch_channel(app, ["digests"])
+    consumer: Any = app.consumer
+    assert consumer.agent_of("a") == consumer.agent_of("b") != consumer.agent_of("digests")
+    consumer._thread.thread_loop.close()
+
+
+def test_what_faust_takes_for_old_is_delivered_and_only_batches_are_in_the_books() -> None:
+    app = BatchApp("x", Tuning(), lambda _: asyncio.sleep(0, {}))
+    consumer: Any = app.consumer
+    a, b = TP("a", 0), TP("b", 3)
+    batches = [RecordBatch(tp, [Record(last, 5, None, b"")], 0, 7) for tp, last in ((a, 4), (b, 9))]
+    for batch in batches:
+        batch.done = consumer.done
+    message = consumer._to_message(a, Delivery(batches))
+    assert (message.tp, message.offset, message.generation_id) == (a, NEVER_OLD, 7)
+
+    async def pass_on(_: object) -> None:
+        return None
+
+    consumer._pass_on = pass_on
+    asyncio.run(consumer._deliver(message))
+    asyncio.run(consumer._deliver(message))  # it comes again
+    assert {tp: list(offsets) for tp, offsets in consumer._inflight.items()} == {a: [4], b: [9]}
+    for batch in batches * 2:
+        batch.ack()
+    assert (consumer._new_offset(a), consumer._new_offset(b)) == (5, 10)
+    consumer._committed_offset[a] = 10
+    batches[0].ack()  # of a former assignment
+    assert (consumer._acked[a], consumer._new_offset(a)) == ([], None)
+    consumer._thread.thread_loop.close()
+
+
+def test_all_of_a_poll_is_delivered_whatever_is_held_back_since_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Faust drops what it takes for inactive, and records of a poll that waited ahead may be of a topic held then
+    async def wait_next_records(_: object, timeout: float) -> Any:  # noqa: ASYNC109 -- Faust's signature
+        return {"polled within": timeout}, {TP("a", 0)}
+
+    monkeypatch.setattr(Consumer, "_wait_next_records", wait_next_records)
+    app = BatchApp("x", Tuning(), lambda _: asyncio.sleep(0, {}))
+    consumer: Any = app.consumer
+    assert asyncio.run(consumer._wait_next_records(1.0)) == ({"polled within": 0.1}, None)
+    consumer._thread.thread_loop.close()
+
+
+def test_a_poll_waits_ahead_while_what_came_is_being_delivered(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, begun = TP("a", 0), []
+
+    async def scenario() -> None:
+        arriving: asyncio.Queue[dict[TP, list[Record]]] = asyncio.Queue()
+
+        async def poll(_: object, __: object, active: object, ___: object, ____: object) -> dict[TP, list[Record]]:
+            begun.append(active)
+            return await arriving.get()
+
+        async def stop(_: object) -> None:
+            """No client to stop."""
+
+        monkeypatch.setattr(stock.AIOKafkaConsumerThread, "_fetch_records", poll)
+        monkeypatch.setattr(stock.AIOKafkaConsumerThread, "on_thread_stop", stop)
+        thread, client = BatchConsumerThread.__new__(BatchConsumerThread), Client()
+        for offset in range(2):
+            arriving.put_nowait({a: [Record(offset, 0, None, b"")]})
+        first = await thread._fetch_records(client, {a}, 0.1)
+        await asyncio.sleep(0)
+        assert (first[a][0].offset, len(begun), arriving.qsize()) == (0, 2, 0)  # nobody has asked for the second yet
+        second = await thread._fetch_records(client, {a}, 0.1)
+        await asyncio.sleep(0)
+        assert (second[a][0].offset, len(begun)) == (1, 3)
+        arriving.put_nowait({})
+        assert not await thread._fetch_records(client, {a}, 0.1)
+        await asyncio.sleep(0)
+        assert len(begun) == 3  # a calm topic: what is active is looked up with every poll
+        arriving.put_nowait({a: [Record(2, 0, None, b"")]})
+        await thread._fetch_records(client, {a}, 0.1)
+        ahead = thread._ahead
+        assert ahead
+        await thread.on_thread_stop()
+        assert ahead.cancelled()
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("generation", [None, 6])
