@@ -227,9 +227,16 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
 
     async def on_thread_stop(self) -> None:
         await super().on_thread_stop()
-        if self._ahead:
-            self._ahead.cancel()
-            await asyncio.gather(self._ahead, return_exceptions=True)
+        if dropped := self._drop_ahead():
+            await asyncio.wait([dropped])
+
+    def _drop_ahead(self) -> asyncio.Task[Fetched] | None:
+        """Forget the poll that waits ahead: what it has brought is read again."""
+        ahead, self._ahead = self._ahead, None
+        if ahead:
+            ahead.add_done_callback(lambda task: task.cancelled() or task.exception())  # a problem will come again
+            ahead.cancel()
+        return ahead
 
     async def _poll(
         self, consumer: Any, active_partitions: set[TP], wait_s: float | None, max_records: int | None
@@ -270,6 +277,7 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
                 sought.next[tp] = records[-1].offset + 1
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
+        self._drop_ahead()  # it goes on from where this seek may lead back from
         generation = cast("BatchConsumer", self.consumer).seeking
         self._sought = Sought(_assignment(consumer), generation, dict(partitions))
         await super()._seek_wait(consumer, partitions)

@@ -244,6 +244,30 @@ def test_what_faust_takes_for_old_is_delivered_and_only_batches_are_in_the_books
     consumer._thread.thread_loop.close()
 
 
+def test_a_seek_forgets_what_was_polled_ahead_of_what_may_have_been_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    a, polls = TP("a", 0), iter([[5, 6], [7], [5, 6]])
+
+    async def scenario() -> None:
+        async def poll(*_: object) -> dict[TP, list[Record]]:
+            return {a: [Record(offset, 0, None, b"") for offset in next(polls, [])]}
+
+        async def seek_wait(*_: object) -> None:
+            """The client is sent."""
+
+        monkeypatch.setattr(stock.AIOKafkaConsumerThread, "_fetch_records", poll)
+        monkeypatch.setattr(stock.AIOKafkaConsumerThread, "_seek_wait", seek_wait)
+        thread, client = BatchConsumerThread.__new__(BatchConsumerThread), Client()
+        thread.consumer = type("Its", (), {"seeking": 7})()
+        await thread._seek_wait(client, {a: 5})
+        assert (await thread._fetch_records(client, {a}, 0.1)).begins == {a: 5}
+        await asyncio.sleep(0.01)  # 7 has come
+        await thread._rewind(client, {a: 5})  # the flow was stopped: nobody took 5 and 6
+        assert (await thread._fetch_records(client, {a}, 0.1)).begins == {a: 5}
+        thread._drop_ahead()
+
+    asyncio.run(scenario())
+
+
 def test_all_of_a_poll_is_delivered_whatever_is_held_back_since_it_was_asked_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -292,6 +316,7 @@ def test_a_poll_waits_ahead_while_what_came_is_being_delivered(monkeypatch: pyte
         assert ahead
         await thread.on_thread_stop()
         assert ahead.cancelled()
+        await thread.on_thread_stop()  # nothing waits
 
     asyncio.run(scenario())
 
