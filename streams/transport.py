@@ -148,10 +148,11 @@ class Schedule(DefaultSchedulingStrategy):
         if not isinstance(records, Fetched) or not self.consumer.is_current(records.generation):
             return  # read from where nobody has sent the client, or before a rebalance: they come again
         self.consumer.note_ends(records)
-        deliveries: dict[object, Delivery] = defaultdict(Delivery)
+        of_agents: dict[object, list[TP]] = defaultdict(list)
         for tp in records.begins:
-            deliveries[self.consumer.agent_of(tp.topic)] += self.consumer.batches(tp, records)
-        for delivery in deliveries.values():
+            of_agents[self.consumer.agent_of(tp.topic)].append(tp)
+        for tps in of_agents.values():
+            delivery = Delivery(batch for tp in tps for batch in self.consumer.batches(tp, records))
             yield delivery.tp, delivery
 
 
