@@ -279,6 +279,9 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
         self._drop_ahead()  # it goes on from where this seek may lead back from
+        if not self._tuning.embedded:
+            # From here on a position outside the log is no reason to read on elsewhere, in silence.
+            consumer._fetcher._default_reset_strategy = OffsetResetStrategy.NONE
         generation = cast("BatchConsumer", self.consumer).seeking
         self._sought = Sought(_assignment(consumer), generation, dict(partitions))
         await super()._seek_wait(consumer, partitions)
@@ -499,9 +502,6 @@ class BatchConsumer(stock.Consumer):
             positions = dict(await cast("BatchApp", self.app).take_over(self.assignment()))
             if positions:
                 await self.seek_wait(positions)
-                # From here on a position outside the log is no reason to read on elsewhere, in silence.
-                if not self.tuning.embedded:
-                    self._when_out_of_range(OffsetResetStrategy.NONE)
                 self._ends.clear()
                 self._committed_offset.update(positions)
                 self._next.update(positions)

@@ -13,6 +13,7 @@ import pytest
 import uvloop
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import fetcher
+from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.consumer.subscription_state import TopicPartitionState
 from aiokafka.producer.sender import Sender
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -256,8 +257,7 @@ def test_a_seek_forgets_what_was_polled_ahead_of_what_may_have_been_dropped(monk
 
         monkeypatch.setattr(stock.AIOKafkaConsumerThread, "_fetch_records", poll)
         monkeypatch.setattr(stock.AIOKafkaConsumerThread, "_seek_wait", seek_wait)
-        thread, client = BatchConsumerThread.__new__(BatchConsumerThread), Client()
-        thread.consumer = type("Its", (), {"seeking": 7})()
+        thread, client = its_thread(), Client()
         await thread._seek_wait(client, {a: 5})
         assert (await thread._fetch_records(client, {a}, 0.1)).begins == {a: 5}
         await asyncio.sleep(0.01)  # 7 has come
@@ -297,7 +297,7 @@ def test_a_poll_waits_ahead_while_what_came_is_being_delivered(monkeypatch: pyte
 
         monkeypatch.setattr(stock.AIOKafkaConsumerThread, "_fetch_records", poll)
         monkeypatch.setattr(stock.AIOKafkaConsumerThread, "on_thread_stop", stop)
-        thread, client = BatchConsumerThread.__new__(BatchConsumerThread), Client()
+        thread, client = its_thread(), Client()
         for offset in range(2):
             arriving.put_nowait({a: [Record(offset, 0, None, b"")]})
         first = await thread._fetch_records(client, {a}, 0.1)
@@ -336,8 +336,36 @@ class Client:
         class subscription:  # noqa: N801 - aiokafka's name
             assignment: object = None
 
+    class _fetcher:  # noqa: N801 - aiokafka's name
+        _default_reset_strategy = OffsetResetStrategy.EARLIEST
+
     def assign(self) -> None:
         self._subscription.subscription.assignment = object()
+
+
+def its_thread(*, embedded: bool = False) -> BatchConsumerThread:
+    """A fetcher's thread that seeks for generation 7, not started."""
+    thread = BatchConsumerThread.__new__(BatchConsumerThread)
+    thread.consumer = type("Its", (), {"seeking": 7})()
+    thread.app = type("Its", (), {"tuning": Tuning(embedded=embedded)})()
+    return thread
+
+
+@pytest.mark.parametrize(
+    ("embedded", "then"), [(False, OffsetResetStrategy.NONE), (True, OffsetResetStrategy.EARLIEST)]
+)
+def test_from_the_very_seek_on_nothing_is_read_from_elsewhere_but_on_the_embedded_broker(
+    embedded: bool, then: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, found = Client(), []
+
+    async def seek_wait(*_: object) -> None:
+        found.append(client._fetcher._default_reset_strategy)
+
+    monkeypatch.setattr(stock.AIOKafkaConsumerThread, "_seek_wait", seek_wait)
+    monkeypatch.setattr(Client._fetcher, "_default_reset_strategy", OffsetResetStrategy.EARLIEST)
+    asyncio.run(its_thread(embedded=embedded)._seek_wait(client, {TP("a", 0): 5}))
+    assert found == [then]
 
 
 def test_records_follow_the_seek_of_their_assignment_and_what_is_dropped_is_missed(
@@ -349,8 +377,7 @@ def test_records_follow_the_seek_of_their_assignment_and_what_is_dropped_is_miss
         sought.append(partitions)
 
     monkeypatch.setattr(stock.AIOKafkaConsumerThread, "_seek_wait", seek_wait)
-    a, client, thread = TP("a", 0), Client(), BatchConsumerThread.__new__(BatchConsumerThread)
-    thread.consumer = type("Its", (), {"seeking": 7})()
+    a, client, thread = TP("a", 0), Client(), its_thread()
 
     def left(*offsets: int) -> Fetched:
         found = fetched(None, {}, a=list(offsets))
