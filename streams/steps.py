@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: nobody when so many records are there, and takes so many at most.
 COMPANY_S = 0.008
 ENOUGH, MOST = 500, 4000
+#: What a step made is handed to partitions of so many records in one turn of the loop, then others have theirs: what
+#: twelve partitions do with it takes longer than all else, and an arrival needs five turns on its way to a partition.
+HANDED = 100
 
 
 class Member(Protocol):
@@ -107,5 +110,15 @@ class Steps:
             for turn in turns:
                 turn.done.set_exception(problem)
             return
-        for turn, (state, effects) in zip(turns, results, strict=True):
-            turn.done.set_result((state, effects, catalogue))
+        self._hand(deque(zip(turns, results, strict=True)), catalogue)
+
+    def _hand(self, made: deque[tuple[Turn, tuple[State, Effects]]], catalogue: Catalogue) -> None:
+        """Give partitions what the step made of them, the first of `made` now."""
+        records = 0
+        while made and records < HANDED:
+            turn, (state, effects) = made.popleft()
+            records += len(turn.batch.records)
+            if not turn.done.done():  # cancelled meanwhile
+                turn.done.set_result((state, effects, catalogue))
+        if made:
+            asyncio.get_running_loop().call_soon(self._hand, made, catalogue)

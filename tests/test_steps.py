@@ -136,3 +136,36 @@ def test_a_step_does_not_wait_for_ever_for_who_never_comes() -> None:
             await together.step(*alone)
 
     asyncio.run(scenario())
+
+
+def test_what_a_large_step_made_is_handed_out_bit_by_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HANDED", 30)
+    turns = [turn(number, Season(events=20, seed=number).arrivals()) for number in range(5)]
+
+    async def scenario() -> None:
+        together, watch = steps()
+        waiting = [asyncio.create_task(together.step(*each)) for each in turns]
+        left: list[int] = []
+        while waiting:
+            await asyncio.sleep(0)
+            waiting = [each for each in waiting if not each.done()]
+            left.append(len(waiting))
+        assert list(dict.fromkeys(left)) == [5, 3, 1, 0]  # two and more of twenty records a turn
+        assert watch.steps == 1
+
+    asyncio.run(scenario())
+
+
+def test_who_is_cancelled_while_results_are_handed_out_harms_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "HANDED", 1)
+    turns = [turn(number, Season(events=20, seed=number).arrivals()) for number in range(3)]
+
+    async def scenario() -> None:
+        together, _ = steps()
+        first, second, third = (asyncio.create_task(together.step(*each)) for each in turns)
+        await first
+        second.cancel()
+        await third
+        assert second.cancelled()
+
+    asyncio.run(scenario())
