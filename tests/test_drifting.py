@@ -100,14 +100,21 @@ def test_the_pointer_of_the_overview_tells_the_newest_crash_if_there_was_one() -
 
 
 def test_a_drift_is_drawn_and_told_with_moments_in_utc(tmp_path: Path) -> None:
-    happened = [Happening("born", 3, 0, 2, START_MS + 40 * HOUR_MS)]
+    happened = [
+        Happening("born", 3, 0, 2, START_MS + 40 * HOUR_MS),
+        Happening("returned", 1, 3, 3, START_MS + 50 * HOUR_MS),
+    ]
     flow = flow_of(change("a", 1, 1, (0, 1)), change("b", 1, 60, (0, 3), "crash"))
     found = drifting.drift(flow, CATALOGUE, happened, (START_MS, START_MS + DAY_MS), {"s1": 2, "s9": 4})
     drifting.draw(found, tmp_path / "drift.svg", print)
-    assert "born: leveraged traders" in (tmp_path / "drift.svg").read_text(encoding="utf-8")
+    drawn = (tmp_path / "drift.svg").read_text(encoding="utf-8")
+    assert "born: leveraged traders" in drawn
+    assert "back: steady holders" in drawn
+    assert "born: steady holders" not in drawn
     told = drifting.described(found)
     assert told["times"][0] == "2026-04-02T00:00:00+00:00"
     assert [each["shares"] for each in told["segments"]] == [[1, 1, 0.5], [0, 0, 0.5]]
-    assert (len(told["births"]), len(told["regimes"])) == (1, 2)
+    assert ([each["segment"] for each in told["births"]], len(told["regimes"])) == (["s3"], 2)
+    assert [each["segment"] for each in told["returns"]] == ["s1"]
     assert [each["whales"] for each in told["segments"]] == [2, 0]
     assert "50% (2 whales)" in (tmp_path / "drift.svg").read_text(encoding="utf-8")
