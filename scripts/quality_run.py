@@ -44,6 +44,7 @@ def main() -> None:
     began = time.monotonic()
     found: Figures = dict.fromkeys(KEYS)
     found |= {"seeds": {"tuning": TUNING, "judging": JUDGING, "these": given.seeds}, "set": dict(given.set)}
+    found["size"] = dataclasses.asdict(given.size)
     if {"ari", "changes"} & {*given.parts}:
         found |= judged(given)
     if "speed" in given.parts:
@@ -124,6 +125,8 @@ def show(found: Figures) -> None:
     these = found["seeds"]["these"]
     kind = "judging" if {*these} <= {*JUDGING} else "tuning" if {*these} <= {*TUNING} else "other"
     print(f"seeds {', '.join(map(str, these))} ({kind}; parameters were chosen by {TUNING[0]} to {TUNING[-1]})")
+    if (size := found["size"]) != dataclasses.asdict(USUAL):
+        print(f"{size['wallets']:,} wallets, {size['days']:,} days: a first look; the goals are for seasons as usual")
     for what, row in found["goals"].items():
         sign, limit = ("≥", row["at_least"]) if "at_least" in row else ("≤", row["at_most"])
         stretch = f", stretch {row['stretch']:g}" if row["stretch"] else ""

@@ -184,7 +184,8 @@ def test_ids_replaced_are_told_of_the_worst_season_too(capsys: pytest.CaptureFix
     goal = next(goal for goal in GOALS if goal.what.startswith("ids replaced"))
     row = quality_run.told(goal, found)
     assert (row["figure"], row["worst"], row["met"]) == (1.5, 3, False)
-    quality_run.show({"seeds": {"these": [101]}, "goals": {goal.what: row}, "seconds": 1})
+    usual = {"wallets": 800, "days": 180}
+    quality_run.show({"seeds": {"these": [101]}, "size": usual, "goals": {goal.what: row}, "seconds": 1})
     assert "≤ 1, worst season 3" in capsys.readouterr().out
 
 
@@ -345,6 +346,7 @@ def test_people_get_a_table_of_what_was_measured(
     )
     main()
     said = capsys.readouterr().out
+    assert "60 wallets, 60 days: a first look" in said
     assert "seeds 101 (judging; parameters were chosen by 1 to 6)" in said
     assert "needless changes per quiet wallet-month" in said
     assert "rows/s" not in said
