@@ -71,7 +71,7 @@ class Flow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drift:
-    """What a picture of the drift shows. `times_ms`: ends of the steps, event time.
+    """What a picture of the drift shows. `times_ms`: ends of the steps, event time; `begin_ms`: where the first begins.
 
     `segments`: ids, in order of appearance; `names` of these; `shares`: float64 (times, segments), adding up to 1.
     `births`, `returns`: (time, id); `regimes`: (from, to, name). `whales`: of each segment, now.
@@ -85,6 +85,7 @@ class Drift:
     returns: list[tuple[int, str]]
     regimes: list[tuple[int, int, str]]
     whales: list[int]
+    begin_ms: int
 
 
 def survey(settings: Settings, say: Callable[[str], None]) -> Drift:
@@ -156,12 +157,13 @@ def drift(
     wallets = np.array(rows, np.float64)
     shares = wallets / np.maximum(wallets.sum(axis=1, keepdims=True), 1.0)
     names = [newest.name_of(int(segment[1:])) for segment in segments]
-    inside = [each for each in happenings if times_ms[0] < each.at_ms <= times_ms[-1]]
+    begin_ms = begin * HOUR_MS
+    inside = [each for each in happenings if begin_ms < each.at_ms <= times_ms[-1]]
     births, returns = (
         [(each.at_ms, segment_id(each.segment)) for each in inside if each.kind in kinds] for kinds in (BIRTHS, RETURNS)
     )
     of_each = [(whales or {}).get(segment, 0) for segment in segments]
-    return Drift(times_ms, segments, names, shares, births, returns, regimes(flow.upset, crash), of_each)
+    return Drift(times_ms, segments, names, shares, births, returns, regimes(flow.upset, crash), of_each, begin_ms)
 
 
 def _step(hours: int) -> int:
@@ -202,6 +204,7 @@ def draw(found: Drift, file: Path, say: Callable[[str], None]) -> None:
             [(_moment(begin_ms), _moment(end_ms), name) for begin_ms, end_ms, name in found.regimes],
             found.whales,
             [(_moment(at_ms), name_of.get(segment, segment)) for at_ms, segment in found.returns],
+            _moment(found.begin_ms),
         ),
     )
 

@@ -96,7 +96,8 @@ class DriftView:
     """Shares of segments over time. `shares`: float64 (times, segments), 0..1, nan where a segment does not exist.
 
     `times`: moments, or versions of the catalogue where none are known. `births`, `returns`: (time, name). `regimes`:
-    (from, to, name) of bands that were not normal. `whales`: of each segment at the end; none: not told.
+    (from, to, name) of bands that were not normal. `whales`: of each segment at the end; none: not told. `begins`:
+    where the first step does, if that is known.
     """
 
     title: str
@@ -107,6 +108,7 @@ class DriftView:
     regimes: Sequence[tuple[Any, Any, str]] = ()
     whales: Sequence[int] = ()
     returns: Sequence[tuple[Any, str]] = ()
+    begins: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,9 +278,9 @@ def _dated(times: Sequence[Any]) -> bool:
 
 def _stack(axes: Axes, view: DriftView) -> None:
     """Areas one upon the other; each named at the right, where it ends."""
-    times: Sequence[Any] = view.times
-    names, shares = view.names, view.shares
-    known = np.nan_to_num(shares)
+    times, names, known = [*view.times], view.names, np.nan_to_num(view.shares)
+    if view.begins is not None:  # a step is as high as at its end
+        times, known = [view.begins, *times], np.concatenate((known[:1], known))
     tops = np.cumsum(known, axis=1)
     for place in range(len(names)):
         below = tops[:, place - 1] if place else np.zeros(len(times))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -97,6 +98,20 @@ def test_the_pointer_of_the_overview_tells_the_newest_crash_if_there_was_one() -
     assert drifting.crash_of(None) is None
     assert drifting.crash_of(b'{"version": 3}') is None
     assert drifting.crash_of(b'{"regime_from_ms": 5, "regime_until_ms": 9}') == (5, 9)
+
+
+def test_the_first_step_is_drawn_too_even_if_it_is_the_only_one(tmp_path: Path) -> None:
+    flow = flow_of(change("a", 1, 1.2, (0, 1)), change("b", 1, 1.4, (0, 3)))
+    born = [Happening("born", 3, 0, 2, START_MS + HOUR_MS + 1)]
+    found = drifting.drift(flow, CATALOGUE, born)
+    assert (found.times_ms, found.births) == ([START_MS + 2 * HOUR_MS], [(born[0].at_ms, "s3")])
+    drifting.draw(found, tmp_path / "one.svg", print)
+    areas = re.findall(
+        r'<g id="FillBetween\w*">.*?<path[^>]* d="([^"]+)"', (tmp_path / "one.svg").read_text("utf-8"), re.DOTALL
+    )
+    wide = [{float(x) for x in re.findall(r"[ML] ([\d.]+) ", area)} for area in areas]
+    assert len(wide) == 2
+    assert all(max(each) - min(each) > 300 for each in wide)
 
 
 def test_a_drift_is_drawn_and_told_with_moments_in_utc(tmp_path: Path) -> None:
