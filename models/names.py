@@ -13,7 +13,7 @@ from itertools import chain, count
 from typing import TYPE_CHECKING, NamedTuple
 
 from models.rows import FEATURES
-from models.segments import Catalogue
+from models.segments import LARGEST_WHALE, Catalogue
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,12 +54,12 @@ _NATURAL: dict[str, Callable[[float], float]] = {
 
 
 def natural(feature: str, value: float) -> float:
-    """A feature in the unit people think in, to four significant digits and a millionth.
+    """A feature in the unit people think in, to four significant digits and a millionth; what is beyond e^700 as that.
 
     frequency, frequency_fast: transactions a day; ticket, ticket_fast, wallet_size: USD; ticket_spread: factor by
     which tickets vary; leverage, leverage_fast: times; products, stable, sell: share 0..1; diversity: assets.
     """
-    return float(f"{round(_NATURAL[feature](value), 6):.4g}")
+    return float(f"{round(_NATURAL[feature](min(value, LARGEST_WHALE)), 6):.4g}")
 
 
 def natural_row(row: NDArray[np.float64]) -> dict[str, float]:

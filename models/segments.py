@@ -123,7 +123,8 @@ def confidence(scores: NDArray[np.float64], columns: NDArray[np.int64]) -> NDArr
     independent as the mixture has it, and a clear row may still be of a segment that is not what it seems.
     """
     own = scores[np.arange(len(scores)), columns]
-    chances: NDArray[np.float64] = 1 / np.exp((scores - own[:, None]) / TEMPERATURE).sum(axis=1)
+    with np.errstate(over="ignore"):  # a segment that fits so much better leaves the others no chance: 1 / inf
+        chances: NDArray[np.float64] = 1 / np.exp((scores - own[:, None]) / TEMPERATURE).sum(axis=1)
     doubted: NDArray[np.float64] = (1 - DOUBT) * chances + DOUBT / scores.shape[1]
     return doubted
 

@@ -18,7 +18,7 @@ from scripts.quality_judge import Verdict, judge
 from scripts.quality_season import JUDGING, SMALL, TUNING, USUAL, Size, plan_of, season_of
 from scripts.quality_speed import speeds
 from scripts.quality_table import GOALS, Figures, figures, of_one, reliability, turns
-from scripts.words import names_of
+from scripts.words import at_least, names_of
 
 PARTS = ("ari", "changes", "speed")
 #: What is always there, null where it was not measured.
@@ -44,6 +44,7 @@ def main() -> None:
     began = time.monotonic()
     found: Figures = dict.fromkeys(KEYS)
     found |= {"seeds": {"tuning": TUNING, "judging": JUDGING, "these": given.seeds}, "set": dict(given.set)}
+    found["size"] = dataclasses.asdict(given.size)
     if {"ari", "changes"} & {*given.parts}:
         found |= judged(given)
     if "speed" in given.parts:
@@ -124,6 +125,8 @@ def show(found: Figures) -> None:
     these = found["seeds"]["these"]
     kind = "judging" if {*these} <= {*JUDGING} else "tuning" if {*these} <= {*TUNING} else "other"
     print(f"seeds {', '.join(map(str, these))} ({kind}; parameters were chosen by {TUNING[0]} to {TUNING[-1]})")
+    if (size := found["size"]) != dataclasses.asdict(USUAL):
+        print(f"{size['wallets']:,} wallets, {size['days']:,} days: a first look; the goals are for seasons as usual")
     for what, row in found["goals"].items():
         sign, limit = ("≥", row["at_least"]) if "at_least" in row else ("≤", row["at_most"])
         stretch = f", stretch {row['stretch']:g}" if row["stretch"] else ""
@@ -175,9 +178,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         help=f"these parts only: {', '.join(PARTS)}",
     )
     add("--set", type=setting, action="append", default=[], metavar="NAME=VALUE", help="a rule, or a module's number")
-    add("--jobs", type=int, default=1, help="seasons at a time (%(default)s)")
-    add("--wallets", type=int, help=f"wallets of a season ({USUAL.wallets})")
-    add("--days", type=int, help=f"days of a season ({USUAL.days})")
+    add("--jobs", type=at_least(1), default=1, help="seasons at a time (%(default)s)")
+    add("--wallets", type=at_least(1), help=f"wallets of a season ({USUAL.wallets})")
+    add("--days", type=at_least(1), help=f"days of a season ({USUAL.days})")
     given = parser.parse_args(words)
     size = SMALL if given.quick else USUAL
     given.size = Size(given.wallets or size.wallets, given.days or size.days)
@@ -191,7 +194,10 @@ def seeds(text: str) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
-        found += range(int(first), int(last if dash else first) + 1)
+        some = range(int(first), int(last if dash else first) + 1)
+        if not some:
+            raise argparse.ArgumentTypeError(f"{part} holds no seed")
+        found += some
     return found
 
 
@@ -200,7 +206,19 @@ def setting(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
         raise argparse.ArgumentTypeError("write NAME=VALUE, as in switch_at=8")
-    return name.removeprefix("TIDEMARK_"), value
+    name = name.removeprefix("TIDEMARK_")
+    name = name if "." in name else name.lower()
+    try:
+        like(found_at(name), value)
+    except (ImportError, AttributeError, ValueError, TypeError) as problem:
+        raise argparse.ArgumentTypeError(f"{text}: no such rule or number, or none it can be ({problem})") from problem
+    return name, value
+
+
+def found_at(name: str) -> Any:
+    """A rule, or a number in a module, as it is."""
+    module, dot, constant = name.rpartition(".")
+    return getattr(importlib.import_module(module) if dot else Rules(), constant)
 
 
 DESCRIPTION = f"""\

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
     from streams.pictures import LinesView
 
-#: Confidence further from the truth than this, on average, is told as such; of fewer than so many it may be chance.
+#: Confidence further from the truth than this, on average, is told as such; what rests on fewer than so many changes
+#: or flaps may be chance.
 CALIBRATED, FEW = 0.05, 30
 
 
@@ -163,6 +164,7 @@ def proposed(found: dict[str, Any]) -> list[str]:
     return [
         f"Proposed, not applied: `{values}`: {best['flaps']} flaps instead of {today['flaps']},",
         f"{best['lasting']} lasting changes instead of {today['lasting']}{later}.",
+        *([f"But {today['flaps']} flaps are few: the difference may be chance."] if today["flaps"] < FEW else []),
         "Every worker of the group needs the same value.",
     ]
 

@@ -78,7 +78,11 @@ def chosen(clusterers: str, params: Sequence[str], settings: Settings) -> dict[s
         )
     if wrong := [name for name in names if name not in CLUSTERERS]:
         raise WrongSettings((f"--clusterers {wrong[0]}: these are known: {', '.join(CLUSTERERS)}",))
-    given = dict(map(_parameters, params))
+    given: dict[str, dict[str, Any]] = {}
+    for name, its in map(_parameters, params):
+        if name in given:
+            raise WrongSettings((f"--params {name}: given twice, write all its parameters as one object",))
+        given[name] = its
     if wrong := [name for name in given if name not in names]:
         raise WrongSettings((f"--params {wrong[0]}: it is not among --clusterers {clusterers}",))
     configured = {settings.clusterer: settings.clusterer_params}

@@ -1,4 +1,4 @@
-"""`tidemark drift`: how the shares of segments moved, when they were born, and which days the market was not normal.
+"""`tidemark drift`: how the shares of segments moved, when they came into being, and when the market was not normal.
 
 Shares are counted from the announced changes, which no retention deletes: at the end of each day of event time, every
 wallet that has a segment is in the one its last change named. Births and names come from the history of the published
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 STEPS = 400
 #: Changes after which somebody who waits is told how far it is.
 TELL_EVERY = 200_000
-#: What counts as a segment that came into being.
-BIRTHS = ("born", "split", "returned")
+#: What counts as a segment that came into being, and as one that came back.
+BIRTHS, RETURNS = ("born", "split"), ("returned",)
 
 
 @dataclass(slots=True)
@@ -71,10 +71,10 @@ class Flow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Drift:
-    """What a picture of the drift shows. `times_ms`: ends of the steps, event time.
+    """What a picture of the drift shows. `times_ms`: ends of the steps, event time; `begin_ms`: where the first begins.
 
     `segments`: ids, in order of appearance; `names` of these; `shares`: float64 (times, segments), adding up to 1.
-    `births`: (time, id); `regimes`: (from, to, name). `whales`: of each segment, now.
+    `births`, `returns`: (time, id); `regimes`: (from, to, name). `whales`: of each segment, now.
     """
 
     times_ms: list[int]
@@ -82,8 +82,10 @@ class Drift:
     names: list[str]
     shares: NDArray[np.float64]
     births: list[tuple[int, str]]
+    returns: list[tuple[int, str]]
     regimes: list[tuple[int, int, str]]
     whales: list[int]
+    begin_ms: int
 
 
 def survey(settings: Settings, say: Callable[[str], None]) -> Drift:
@@ -155,10 +157,13 @@ def drift(
     wallets = np.array(rows, np.float64)
     shares = wallets / np.maximum(wallets.sum(axis=1, keepdims=True), 1.0)
     names = [newest.name_of(int(segment[1:])) for segment in segments]
-    births = [(each.at_ms, segment_id(each.segment)) for each in happenings if each.kind in BIRTHS]
-    inside = [(at_ms, segment) for at_ms, segment in births if times_ms[0] < at_ms <= times_ms[-1]]
+    begin_ms = begin * HOUR_MS
+    inside = [each for each in happenings if begin_ms < each.at_ms <= times_ms[-1]]
+    births, returns = (
+        [(each.at_ms, segment_id(each.segment)) for each in inside if each.kind in kinds] for kinds in (BIRTHS, RETURNS)
+    )
     of_each = [(whales or {}).get(segment, 0) for segment in segments]
-    return Drift(times_ms, segments, names, shares, inside, regimes(flow.upset, crash), of_each)
+    return Drift(times_ms, segments, names, shares, births, returns, regimes(flow.upset, crash), of_each, begin_ms)
 
 
 def _step(hours: int) -> int:
@@ -198,6 +203,8 @@ def draw(found: Drift, file: Path, say: Callable[[str], None]) -> None:
             [(_moment(at_ms), name_of.get(segment, segment)) for at_ms, segment in found.births],
             [(_moment(begin_ms), _moment(end_ms), name) for begin_ms, end_ms, name in found.regimes],
             found.whales,
+            [(_moment(at_ms), name_of.get(segment, segment)) for at_ms, segment in found.returns],
+            _moment(found.begin_ms),
         ),
     )
 
@@ -211,6 +218,7 @@ def described(found: Drift) -> dict[str, Any]:
             for place, (segment, name, whales) in enumerate(zip(found.segments, found.names, found.whales, strict=True))
         ],
         "births": [{"at": _moment(at_ms).isoformat(), "segment": segment} for at_ms, segment in found.births],
+        "returns": [{"at": _moment(at_ms).isoformat(), "segment": segment} for at_ms, segment in found.returns],
         "regimes": [
             {"from": _moment(begin_ms).isoformat(), "to": _moment(end_ms).isoformat(), "regime": name}
             for begin_ms, end_ms, name in found.regimes

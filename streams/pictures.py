@@ -1,7 +1,7 @@
 """Pictures for people, as PNG or SVG: the one door to matplotlib, without a screen.
 
-Colours are those of Okabe & Ito and viridis, which colour-blind people can tell apart; a colour that comes again is
-hatched. What a picture shows is also written into it: names at the places, units at the axes.
+Colours are those of Okabe & Ito with a light grey, and viridis, which colour-blind people can tell apart; a colour that
+comes again is hatched. What a picture shows is also written into it: names at the places, units at the axes.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-#: Okabe & Ito (2008), without black, which is for text; vermilion last, for what deserves a look.
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#D55E00", "#999999")
+#: Okabe & Ito (2008), without black, which is for text; vermilion late, for what deserves a look. A darker grey would
+#: be their purple to who sees no green.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#D55E00", "#CCCCCC")
 HATCHES = ("", "///", "...")
 INK, PALE, ALARM = "#222222", "#DDDDDD", "#D55E00"
 DOTS = 130
@@ -94,8 +95,9 @@ class MapView:
 class DriftView:
     """Shares of segments over time. `shares`: float64 (times, segments), 0..1, nan where a segment does not exist.
 
-    `times`: moments, or versions of the catalogue where none are known. `births`: (time, name). `regimes`: (from, to,
-    name) of bands that were not normal. `whales`: of each segment at the end; none: not told.
+    `times`: moments, or versions of the catalogue where none are known. `births`, `returns`: (time, name). `regimes`:
+    (from, to, name) of bands that were not normal. `whales`: of each segment at the end; none: not told. `begins`:
+    where the first step does, if that is known.
     """
 
     title: str
@@ -105,6 +107,8 @@ class DriftView:
     births: Sequence[tuple[Any, str]] = ()
     regimes: Sequence[tuple[Any, Any, str]] = ()
     whales: Sequence[int] = ()
+    returns: Sequence[tuple[Any, str]] = ()
+    begins: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +146,9 @@ def wallet_map(file: Path, view: MapView) -> None:
         axes = figure.subplots()
         if len(view.points):
             cells = axes.hexbin(*view.points.T, gridsize=55, bins="log", mincnt=1, cmap="viridis", linewidths=0.1)
-            figure.colorbar(cells, ax=axes, shrink=0.7, label="wallets in a cell (logarithmic)")
+            ticks, label = _counts(int(np.asarray(cells.get_array()).max())), "wallets in a cell (logarithmic)"
+            bar = figure.colorbar(cells, ax=axes, shrink=0.7, label=label, ticks=ticks, format="{x:,.0f}")
+            bar.minorticks_off()
         sizes = 60 + 900 * np.sqrt(np.array(view.shares))
         right, up = view.places.T
         axes.scatter(right, up, s=sizes, facecolors="none", edgecolors=ALARM, linewidths=2, zorder=3)
@@ -156,6 +162,13 @@ def wallet_map(file: Path, view: MapView) -> None:
         axes.set_ylabel(view.axes[1])
         _name_places(figure, axes, view)
         _save(figure, file)
+
+
+def _counts(most: int) -> list[int]:
+    """Numbers to write beside a logarithmic scale from 1 to `most`: few, and whole ones."""
+    decades = range(len(str(most)))
+    steps = (1, 2, 5) if len(decades) < 3 else (1, 3) if len(decades) < 5 else (1,)
+    return [count for decade in decades for step in steps if (count := step * 10**decade) <= most]
 
 
 def _name_places(figure: Figure, axes: Axes, view: MapView) -> None:
@@ -222,19 +235,21 @@ def _free(
 
 def drift(file: Path, view: DriftView) -> None:
     """Draw how the shares of segments move, when segments were born, and which days were not normal."""
-    with _styled([*view.names, *(name for _, name in view.births)]):
+    with _styled([*view.names, *(name for _, name in (*view.births, *view.returns))]):
         figure = Figure(figsize=(11, 6.5), layout="constrained")
         axes = figure.subplots()
         _stack(axes, view)
         for begin, end, name in view.regimes:
             axes.axvspan(begin, end, facecolor="none", edgecolor=INK, hatch="xx", alpha=0.5, linewidth=0)
             axes.annotate(name, (begin, 1.0), xytext=(2, 4), textcoords="offset points", fontsize=9)
-        shown: dict[Any, list[str]] = {}
-        for at, name in view.births:
-            shown.setdefault(at, []).append(name)
+        shown: dict[Any, dict[str, list[str]]] = {}
+        for what, came in (("born", view.births), ("back", view.returns)):
+            for at, name in came:
+                shown.setdefault(at, {}).setdefault(what, []).append(name)
         for at, names in shown.items():
             axes.axvline(at, color=INK, linewidth=1, linestyle=":")
-            told = plain(_several("born", names, BORN_COLUMNS))
+            room = BORN_COLUMNS // len(names)
+            told = plain("; ".join(_several(what, some, room) for what, some in names.items()))
             born = axes.annotate(told, (at, 0.02), (5, 0), textcoords="offset points", bbox=_LABEL)
             born.set(rotation=90, fontsize=8, va="bottom", in_layout=False)
         axes.set_title(view.title, pad=18)
@@ -263,9 +278,9 @@ def _dated(times: Sequence[Any]) -> bool:
 
 def _stack(axes: Axes, view: DriftView) -> None:
     """Areas one upon the other; each named at the right, where it ends."""
-    times: Sequence[Any] = view.times
-    names, shares = view.names, view.shares
-    known = np.nan_to_num(shares)
+    times, names, known = [*view.times], view.names, np.nan_to_num(view.shares)
+    if view.begins is not None:  # a step is as high as at its end
+        times, known = [view.begins, *times], np.concatenate((known[:1], known))
     tops = np.cumsum(known, axis=1)
     for place in range(len(names)):
         below = tops[:, place - 1] if place else np.zeros(len(times))

@@ -204,7 +204,7 @@ def published(settings: Settings, reader: LedgerReader) -> Catalogue:
     """
     stored = settings.catalogue.read_bytes() if settings.catalogue else reader.overview().catalogue
     try:
-        found = Catalogue.from_json(stored) if stored else EMPTY_CATALOGUE
+        found = EMPTY_CATALOGUE if stored is None else Catalogue.from_json(stored)
     except UnusableCatalogue as error:
         source = f"TIDEMARK_CATALOGUE ({settings.catalogue})" if settings.catalogue else "Redis"
         raise Refused(f"{source} holds what is {error}") from error

@@ -206,6 +206,15 @@ def test_for_people_there_are_two_tables_and_the_proposal(found: dict[str, Any])
         assert backtest_report.proposed({"settings": [today], "proposal": None})[0].startswith(why)
 
 
+def test_a_proposal_that_rests_on_few_flaps_says_so() -> None:
+    for flaps, is_told in ((29, True), (30, False)):
+        today, other = (figures(name, flaps=count, lasting=9) for name, count in (("today", flaps), ("other", 0)))
+        settings = [each | {"median_days_later": 1.0} for each in (today, other)]
+        text = " ".join(backtest_report.proposed({"settings": settings, "proposal": backtest.proposal(settings)}))
+        assert "`TIDEMARK_X=other`" in text
+        assert (f"But {flaps} flaps are few" in text) == is_told
+
+
 def remarks(held: float, told: float, judged: int = 30) -> Iterator[str]:
     bins = [{"told": told, "right": held, "changes": judged}]
     horizon = {"days": 7, "judged": judged, "held_share": held, "reliability": bins, "miscalibration": abs(told - held)}

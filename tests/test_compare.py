@@ -100,6 +100,7 @@ def test_clusterers_come_from_a_closed_list_each_with_its_parameters() -> None:
         ("river.Kmeans", []), ("", []), ("tidemark,", []), ("tidemark", ["river.KMeans={}"]),
         ("river.KMeans", ['river.KMeans={"n_clusters": 1%s}' % ("0" * 400)]),
         ("river.KMeans", ["river.KMeans=" + "[" * 10_000]),
+        ("river.KMeans", ['river.KMeans={"n_clusters": 5}', 'river.KMeans={"mu": 1}']),
         ("river.KMeans", ["river.KMeans"]), ("river.KMeans", ["river.KMeans=[]"]),
         ("river.KMeans", ["river.KMeans={'a'}"]), ("river.KMeans", ['river.KMeans={"n_clusters": -1}']),
         ("river.KMeans", ['river.KMeans={"speed": 1}']), ("tidemark", ['tidemark={"n_clusters": 8}']),

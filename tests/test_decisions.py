@@ -307,7 +307,7 @@ def test_a_catalogue_without_segments_moves_nobody() -> None:
     assert (segments, moves) == ([2] * 9, [])
 
 
-@given(st.lists(st.floats(-300, 50), min_size=1, max_size=12))
+@given(st.lists(st.floats(-30_000, 50), min_size=1, max_size=12))
 def test_confidences_are_probabilities(scores: list[float]) -> None:
     found = confidence(np.tile(scores, (len(scores), 1)), np.arange(len(scores))).tolist()
     assert all(0 <= each <= 1 for each in found)

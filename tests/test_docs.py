@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,13 @@ def test_the_readme_calls_what_a_newcomer_needs() -> None:
 def test_every_file_named_exists(document: Path) -> None:
     named = set(FILE.findall(document.read_text(encoding="utf-8")))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+@every_document
+def test_every_number_of_a_module_named_exists(document: Path) -> None:
+    """As `scripts/quality --set` takes it."""
+    named = re.findall(r"\b((?:models|streams)(?:\.\w+)+)\.([A-Z][A-Z_]+)\b", document.read_text(encoding="utf-8"))
+    assert [(module, name) for module, name in named if not hasattr(import_module(module), name)] == []
 
 
 @every_document

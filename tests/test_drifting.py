@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,15 +100,36 @@ def test_the_pointer_of_the_overview_tells_the_newest_crash_if_there_was_one() -
     assert drifting.crash_of(b'{"regime_from_ms": 5, "regime_until_ms": 9}') == (5, 9)
 
 
+def test_the_first_step_is_drawn_too_even_if_it_is_the_only_one(tmp_path: Path) -> None:
+    flow = flow_of(change("a", 1, 1.2, (0, 1)), change("b", 1, 1.4, (0, 3)))
+    born = [Happening("born", 3, 0, 2, START_MS + HOUR_MS + 1)]
+    found = drifting.drift(flow, CATALOGUE, born)
+    assert (found.times_ms, found.births) == ([START_MS + 2 * HOUR_MS], [(born[0].at_ms, "s3")])
+    drifting.draw(found, tmp_path / "one.svg", print)
+    areas = re.findall(
+        r'<g id="FillBetween\w*">.*?<path[^>]* d="([^"]+)"', (tmp_path / "one.svg").read_text("utf-8"), re.DOTALL
+    )
+    wide = [{float(x) for x in re.findall(r"[ML] ([\d.]+) ", area)} for area in areas]
+    assert len(wide) == 2
+    assert all(max(each) - min(each) > 300 for each in wide)
+
+
 def test_a_drift_is_drawn_and_told_with_moments_in_utc(tmp_path: Path) -> None:
-    happened = [Happening("born", 3, 0, 2, START_MS + 40 * HOUR_MS)]
+    happened = [
+        Happening("born", 3, 0, 2, START_MS + 40 * HOUR_MS),
+        Happening("returned", 1, 3, 3, START_MS + 50 * HOUR_MS),
+    ]
     flow = flow_of(change("a", 1, 1, (0, 1)), change("b", 1, 60, (0, 3), "crash"))
     found = drifting.drift(flow, CATALOGUE, happened, (START_MS, START_MS + DAY_MS), {"s1": 2, "s9": 4})
     drifting.draw(found, tmp_path / "drift.svg", print)
-    assert "born: leveraged traders" in (tmp_path / "drift.svg").read_text(encoding="utf-8")
+    drawn = (tmp_path / "drift.svg").read_text(encoding="utf-8")
+    assert "born: leveraged traders" in drawn
+    assert "back: steady holders" in drawn
+    assert "born: steady holders" not in drawn
     told = drifting.described(found)
     assert told["times"][0] == "2026-04-02T00:00:00+00:00"
     assert [each["shares"] for each in told["segments"]] == [[1, 1, 0.5], [0, 0, 0.5]]
-    assert (len(told["births"]), len(told["regimes"])) == (1, 2)
+    assert ([each["segment"] for each in told["births"]], len(told["regimes"])) == (["s3"], 2)
+    assert [each["segment"] for each in told["returns"]] == ["s1"]
     assert [each["whales"] for each in told["segments"]] == [2, 0]
     assert "50% (2 whales)" in (tmp_path / "drift.svg").read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from models.names import (
     with_names,
 )
 from models.rows import FEATURES
-from models.segments import Catalogue
+from models.segments import LARGEST, Catalogue
 from tests.test_segments import a_catalogue
 
 
@@ -44,6 +44,12 @@ from tests.test_segments import a_catalogue
 )
 def test_a_feature_is_told_in_the_unit_people_think_in(feature: str, value: float, expected: float) -> None:
     assert natural(feature, value) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("feature", FEATURES)
+def test_whatever_a_catalogue_may_hold_can_be_told(feature: str) -> None:
+    largest = LARGEST + LARGEST * LARGEST  # a centre in the units of its feature
+    assert all(math.isfinite(natural(feature, value)) for value in (-largest, -1.0, 0.0, 800.0, largest))
 
 
 @given(st.sampled_from(FEATURES), st.floats(0, 8), st.floats(0, 8))

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import ArrayLike, NDArray
 
 from streams import pictures
 from streams.errors import TidemarkError
@@ -73,6 +75,19 @@ def test_a_map_names_every_segment_with_its_share_and_what_the_axes_are(tmp_path
     told = texts(file)
     assert {"active traders  50%", "steady holders  30%", "$} &amp; co$  20%"} <= set(told)
     assert {"more spot →", "more frequency ↑", "wallets in a cell (logarithmic)"} <= set(told)
+
+
+@pytest.mark.parametrize("most", [1, 6, 40, 700, 30_000, 4_000_000])
+def test_the_scale_of_a_map_is_in_whole_wallets(tmp_path: Path, most: int) -> None:
+    file, places = tmp_path / "map.svg", np.array([[0.0, 0.0], [1.0, 1.0]])
+    pictures.wallet_map(file, replace(MAP, points=np.repeat(places, [1, min(most, 700)], axis=0)))
+    told = texts(file)
+    assert not any("10^" in text for text in told)
+    ticks = pictures._counts(most)
+    assert ticks[0] == 1
+    assert most / 10 < ticks[-1] <= most
+    assert len(ticks) <= 8
+    assert {"1", "2", "5"} <= {*told} or most != 6
 
 
 def test_a_map_shows_whales_upon_all_segments_and_counts_them(tmp_path: Path) -> None:
@@ -178,9 +193,32 @@ def test_what_is_not_known_is_told_and_not_drawn_as_nothing(tmp_path: Path) -> N
 
 
 def test_colours_can_be_told_apart_by_people_who_see_fewer() -> None:
-    assert len(set(pictures.COLOURS)) == len(pictures.COLOURS)
-    assert "#0072B2" in pictures.COLOURS
-    assert "#D55E00" in pictures.COLOURS  # Okabe & Ito's blue and vermilion
+    """Any two are so far apart by CIE 1976 (2 is just noticeable), without one kind of cone, too."""
+    nearest = {
+        kind: min(float(np.linalg.norm(one - other)) for one, other in combinations(seen(pictures.COLOURS, cones), 2))
+        for kind, cones in CONES.items()
+    }
+    assert min(nearest.values()) > 15, nearest
+
+
+#: What is left of linear red, green and blue without one kind of cone (Machado, Oliveira & Fernandes 2009).
+CONES: dict[str, ArrayLike] = {
+    "all": np.eye(3),
+    "no red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "no blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+#: Linear sRGB to CIE XYZ, over the white of D65.
+XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+XYZ /= XYZ.sum(axis=1, keepdims=True)
+
+
+def seen(colours: Sequence[str], cones: ArrayLike) -> NDArray[np.float64]:
+    """Colours (n,) written #RRGGBB in CIE L*a*b* (n, 3), as somebody with these cones sees them."""
+    shown = np.array([[int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)] for colour in colours])
+    linear = np.where(shown <= 0.04045, shown / 12.92, ((shown + 0.055) / 1.055) ** 2.4)
+    x, y, z = np.cbrt(XYZ @ np.clip(np.asarray(cones) @ linear.T, 0, 1))
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
 
 
 def test_where_no_file_can_be_one_line_says_so(tmp_path: Path) -> None:

@@ -184,7 +184,8 @@ def test_ids_replaced_are_told_of_the_worst_season_too(capsys: pytest.CaptureFix
     goal = next(goal for goal in GOALS if goal.what.startswith("ids replaced"))
     row = quality_run.told(goal, found)
     assert (row["figure"], row["worst"], row["met"]) == (1.5, 3, False)
-    quality_run.show({"seeds": {"these": [101]}, "goals": {goal.what: row}, "seconds": 1})
+    usual = {"wallets": 800, "days": 180}
+    quality_run.show({"seeds": {"these": [101]}, "size": usual, "goals": {goal.what: row}, "seconds": 1})
     assert "≤ 1, worst season 3" in capsys.readouterr().out
 
 
@@ -345,6 +346,7 @@ def test_people_get_a_table_of_what_was_measured(
     )
     main()
     said = capsys.readouterr().out
+    assert "60 wallets, 60 days: a first look" in said
     assert "seeds 101 (judging; parameters were chosen by 1 to 6)" in said
     assert "needless changes per quiet wallet-month" in said
     assert "rows/s" not in said
@@ -356,13 +358,28 @@ def test_quick_is_two_seeds_and_seeds_may_be_named_as_ranges() -> None:
     assert parse([]).seeds == list(JUDGING)
     assert parse(["--seeds", "1-3,9"]).seeds == [1, 2, 3, 9]
     assert parse(["--quick", "--days", "120"]).size == Size(400, 120)
-    for words in (["--only", "nothing"], ["--set", "switch_at"], ["--seeds", "one"]):
-        with pytest.raises(SystemExit):
-            parse(words)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--only nothing", "--set switch_at", "--seeds one", "--seeds 5-1", "--seeds 1,", "--jobs 0", "--wallets 0",
+        "--days 0", "--days -3", "--set nonsense=3", "--set models.nope.X=3", "--set models.decisions.NOPE=3",
+        "--set switch_at=x", "--set models.decisions.RENEW_AT=x",
+    ],
+)  # fmt: skip
+def test_wrong_words_are_refused_before_any_season_is_made(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as refused:
+        parse(words.split())
+    assert refused.value.code == 2
+    assert f"error: argument {words.partition(' ')[0]}" in capsys.readouterr().err
 
 
 def test_a_rule_or_a_number_in_a_module_may_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     from models import observe
+
+    named = parse(["--set", "TIDEMARK_SWITCH_AT=8", "--set", "models.observe.HALF_LIFE_DAYS=20"]).set
+    assert named == [("switch_at", "8"), ("models.observe.HALF_LIFE_DAYS", "20")]
 
     monkeypatch.setattr(observe, "NAMES_SETTLE", observe.NAMES_SETTLE)
     rules = with_settings(Rules(), [("switch_at", "7.5"), ("evidence", "9"), ("models.observe.NAMES_SETTLE", "77")])

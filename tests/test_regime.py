@@ -36,7 +36,7 @@ CRASH = {35 * 24 + 13: 4.0, 35 * 24 + 14: 5.0, 35 * 24 + 15: 3.0}
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("wallets", [60, 500])
-def test_a_crash_is_noticed_and_over_a_day_after_its_last_hour(seed: int, wallets: float) -> None:
+def test_a_crash_is_noticed_and_over_three_days_after_its_last_hour(seed: int, wallets: float) -> None:
     flow = season(seed, 40, wallets, CRASH)
     begins, ends = (START + hour for hour in (min(CRASH), max(CRASH)))
     assert begins <= flow.from_ms // HOUR_MS <= begins + 1
