@@ -229,7 +229,9 @@ def score(points: Points, fit: Fit) -> float:
 
 
 def silhouette(points: Points, fit: Fit) -> float:
-    """Simplified silhouette, -1..1."""
+    """Simplified silhouette, -1..1; 0 of a single component, which has nothing to be told apart from."""
+    if len(fit) == 1:
+        return 0.0
     distances = np.sqrt(_distances(points.means, fit.centres))
     rows = np.arange(len(distances))
     own = distances[rows, fit.labels].copy()

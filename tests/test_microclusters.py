@@ -322,6 +322,19 @@ def test_a_cluster_that_appears_gets_a_new_number_and_no_other_loses_its_own() -
     assert set(model.predict_many(rows[truth == 5])) == {6}
 
 
+@pytest.mark.parametrize(("most", "clusters", "found"), [(1, 3, {1}), (4, 1, {1}), (4, 2, {1, 2})])
+def test_a_single_cluster_is_one_and_grows_where_there_are_more(most: int, clusters: int, found: set[int]) -> None:
+    model = MicroClusters(fewest=1, most=most, refit_every=0, half_life=2000.0)
+    model.learn_many(planted(0, 2000, clusters=1)[0])
+    model.refit()
+    assert set(model.predict_many(planted(1, 100, clusters=1)[0]).tolist()) == {1}
+    for seed in range(2, 12):
+        rows, _ = planted(seed, 2000, clusters)
+        model.learn_many(rows)
+        model.refit()
+    assert set(model.predict_many(rows).tolist()) == found
+
+
 def test_a_fit_that_is_not_better_does_not_replace_the_one_before() -> None:
     model = MicroClusters(refit_every=0)
     model.learn_many(planted(0, 5000)[0])
