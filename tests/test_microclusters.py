@@ -329,10 +329,9 @@ def test_a_single_cluster_is_one_and_grows_where_there_are_more(most: int, clust
     model.refit()
     assert set(model.predict_many(planted(1, 100, clusters=1)[0]).tolist()) == {1}
     for seed in range(2, 12):
-        rows, _ = planted(seed, 2000, clusters)
-        model.learn_many(rows)
+        model.learn_many(planted(seed, 2000, clusters)[0])
         model.refit()
-    assert set(model.predict_many(rows).tolist()) == found
+    assert set(model.predict_many(planted(12, 2000, clusters)[0]).tolist()) == found
 
 
 def test_a_fit_that_is_not_better_does_not_replace_the_one_before() -> None:
