@@ -54,12 +54,13 @@ class Foreign(TidemarkError):
 
 
 @contextmanager
-def readable(partition: int) -> Iterator[None]:
+def readable(owner: int | str) -> Iterator[None]:
     """What is stored in a form this program does not know is a person's matter, not a traceback."""
     try:
         yield
     except (ValueError, LookupError, TypeError) as problem:
+        where = f"partition {owner}" if isinstance(owner, int) else f"the {owner}"
         raise Refused(
-            f"what Redis holds of partition {partition} cannot be read ({problem}): run the version of Tidemark that "
-            "wrote it, or restore Redis"
+            f"what Redis holds of {where} cannot be read ({problem!r}): run the version of Tidemark that wrote it, "
+            "or restore Redis"
         ) from problem
