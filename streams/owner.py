@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from streams import topics
-from streams.errors import CutLog, Refused, TidemarkError
+from streams.errors import CutLog, Refused, TidemarkError, repartitioned
 from streams.intake import Alone, Inbox, Lane, Merge, Place, clock, lanes_of
 from streams.ledger import OVERVIEW, Mark
 from streams.overview import BUFFERED, OverviewPartition
@@ -345,17 +345,6 @@ def recreated(topic: str) -> Refused:
         f"{topic} is not the topic that was counted (it was deleted and created again): "
         "use an empty Redis database to count the new one from its start"
     )
-
-
-def repartitioned(now: int, counted: int) -> Refused:
-    """What to raise when the topics have another number of partitions than what is in Redis was counted with."""
-    if now > counted and now % counted == 0:
-        advice = "stop all workers, then run `tidemark repartition`"
-    elif now > counted:
-        advice = f"add partitions up to {now + counted - now % counted}, a multiple, then run `tidemark repartition`"
-    else:
-        advice = f"recreate them with {counted}, or count them in an empty Redis database"
-    return Refused(f"the topics have {now} partitions, what is in Redis was counted with {counted}: {advice}")
 
 
 def _in_order(names: Iterable[int | str]) -> list[int | str]:
