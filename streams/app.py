@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 import faust
@@ -123,6 +123,13 @@ class Consumer:
 
     def end(self, place: Place) -> End | None:
         return self._consumer.end(TP(*place))
+
+    def read_only(self, ids: Mapping[str, str]) -> None:
+        self._consumer.aim.at(ids)
+
+    @property
+    def refused(self) -> int:
+        return self._consumer.aim.refused
 
     async def log_bounds(self, places: Iterable[Place]) -> dict[Place, tuple[int, int]]:
         if self._app.tuning.embedded:  # its answers are wrong, and its logs are never cut

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import structlog
 
 from models.segments import EMPTY_CATALOGUE, Catalogue, UnusableCatalogue
-from streams.errors import Refused, WrongSettings
+from streams.errors import Refused, WrongSettings, readable
 from streams.ledger import OVERVIEW, Ledger
 
 if TYPE_CHECKING:
@@ -22,18 +22,45 @@ LOOK_S, LOOK_IMPATIENTLY_S = 0.25, 0.02
 log = structlog.get_logger("tidemark.catalogue")
 
 
+class Pointer(NamedTuple):
+    """What the overview says beside its catalogue; without a pointer, what holds before there is one.
+
+    `hash`: of the catalogue that is published. `learned_until_ms`: event time up to which it has learned. `heard`:
+    partition -> number of the newest digest that was learned. `crash`: event time [from, to) of the newest flash crash,
+    (0, 0) none.
+    """
+
+    hash: str = EMPTY_CATALOGUE.hash
+    learned_until_ms: int = 0
+    heard: Mapping[int, int] = {}
+    crash: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def read(cls, text: bytes | None) -> Self:
+        """Raises `Refused` on what no overview has written."""
+        if not text:
+            return cls()
+        with readable(OVERVIEW):
+            found: dict[str, Any] = dict(json.loads(text))
+            return cls(
+                str(found["hash"]) if found["version"] else EMPTY_CATALOGUE.hash,
+                int(found["learned_until_ms"]),
+                {int(partition): int(number) for partition, number in dict(found["heard"]).items()},
+                (int(found.get("regime_from_ms", 0)), int(found.get("regime_until_ms", 0))),
+            )
+
+
 class CatalogueWatch:
     """Follows the overview's pointer in Redis; partitions look at `catalogue` between two commits.
 
-    `learned_until_ms`: event time up to which the overview has learned. `heard`: partition -> number of the newest
-    digest that was learned. `pinned`: a catalogue given by the settings, which then never changes.
+    `learned_until_ms`, `heard`: as in `Pointer`. `pinned`: a catalogue given by the settings, which then never changes.
     """
 
     def __init__(self, ledger: Ledger, pinned: Catalogue | None = None) -> None:
         self.pinned = pinned is not None
         self.catalogue = pinned or EMPTY_CATALOGUE
         self.learned_until_ms = 0
-        self.heard: dict[int, int] = {}
+        self.heard: Mapping[int, int] = {}
         self._ledger = ledger
         self._impatient = 0
         self._last: bytes | None = None
@@ -56,18 +83,17 @@ class CatalogueWatch:
                 await self._follow(pointer)
 
     async def _follow(self, pointer: bytes | None) -> None:
-        if not self.pinned and _hash(pointer) != self.catalogue.hash:
+        found = Pointer.read(pointer)
+        if not self.pinned and found.hash != self.catalogue.hash:
             # Both in one step: they are of one commit, which may be a newer one than that of the first look.
             pointer, text = await self._ledger.read_strings(OVERVIEW, b"pointer", b"catalogue")
-            if _hash(pointer) != self.catalogue.hash:
-                self.catalogue = _published(text, _hash(pointer))
+            found = Pointer.read(pointer)
+            if found.hash != self.catalogue.hash:
+                self.catalogue = _published(text, found.hash)
                 log.info("catalogue", version=self.catalogue.version, segments=len(self.catalogue.segments))
-        found: dict[str, Any] = json.loads(pointer) if pointer else {"learned_until_ms": 0, "heard": {}}
         if not self.pinned:  # what is pinned shall decide the same again, whenever a crash is noticed
-            self.catalogue = self.catalogue.held(found.get("regime_from_ms", 0), found.get("regime_until_ms", 0))
-        self.learned_until_ms = found["learned_until_ms"]
-        self.heard = {int(partition): number for partition, number in found["heard"].items()}
-        self._last = pointer
+            self.catalogue = self.catalogue.held(*found.crash)
+        self.learned_until_ms, self.heard, self._last = found.learned_until_ms, found.heard, pointer
 
     @contextmanager
     def impatient(self) -> Iterator[None]:
@@ -77,12 +103,6 @@ class CatalogueWatch:
             yield
         finally:
             self._impatient -= 1
-
-
-def _hash(pointer: bytes | None) -> str:
-    """The hash of the catalogue that is published; that of the empty one before there is any."""
-    found = json.loads(pointer) if pointer else {"version": 0}
-    return str(found["hash"]) if found["version"] else EMPTY_CATALOGUE.hash
 
 
 def _published(text: bytes | None, digest: str) -> Catalogue:

@@ -19,6 +19,7 @@ import numpy as np
 from models.changes import segment_id
 from models.rules import DAY_MS, HOUR_MS
 from models.segments import Catalogue, Happening, UnusableCatalogue
+from streams.catalogue import Pointer
 from streams.errors import TidemarkError
 from streams.ledger_reader import LedgerReader
 from streams.readouts import published
@@ -105,9 +106,8 @@ def survey(settings: Settings, say: Callable[[str], None]) -> Drift:
 
 def crash_of(pointer: bytes | None) -> tuple[int, int] | None:
     """The newest flash crash the overview has seen, event time [from, to) in milliseconds."""
-    found = json.loads(pointer) if pointer else {}
-    begin_ms, end_ms = found.get("regime_from_ms", 0), found.get("regime_until_ms", 0)
-    return (begin_ms, end_ms) if end_ms else None
+    crash = Pointer.read(pointer).crash
+    return crash if crash[1] else None
 
 
 def whole(settings: Settings, topic: str) -> Iterator[bytes]:

@@ -54,12 +54,24 @@ class Foreign(TidemarkError):
 
 
 @contextmanager
-def readable(partition: int) -> Iterator[None]:
+def readable(owner: int | str) -> Iterator[None]:
     """What is stored in a form this program does not know is a person's matter, not a traceback."""
     try:
         yield
     except (ValueError, LookupError, TypeError) as problem:
+        where = f"partition {owner}" if isinstance(owner, int) else f"the {owner}"
         raise Refused(
-            f"what Redis holds of partition {partition} cannot be read ({problem}): run the version of Tidemark that "
-            "wrote it, or restore Redis"
+            f"what Redis holds of {where} cannot be read ({problem!r}): run the version of Tidemark that wrote it, "
+            "or restore Redis"
         ) from problem
+
+
+def repartitioned(now: int, counted: int) -> Refused:
+    """What to raise when the topics have another number of partitions than what is in Redis was counted with."""
+    if now > counted and now % counted == 0:
+        advice = "stop all workers, then run `tidemark repartition`"
+    elif now > counted:
+        advice = f"add partitions up to {now + counted - now % counted}, a multiple, then run `tidemark repartition`"
+    else:
+        advice = f"recreate them with {counted}, or count them in an empty Redis database"
+    return Refused(f"the topics have {now} partitions, what is in Redis was counted with {counted}: {advice}")

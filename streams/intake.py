@@ -280,6 +280,8 @@ class Merge:
         if end.polled_ms < batch.polled_ms:
             return OLD_NEWS_S
         if full.head_at < now.wall_ms - CATCHING_UP_MS:
+            if end.polled_ms < now.wall_ms - 1000 * PATIENCE_HISTORY_S:
+                return OLD_NEWS_S  # this process stood still: what came meanwhile has had no chance to be heard of
             return empty.empty_since + PATIENCE_HISTORY_S - now.monotonic_s
         return 0.0  # live, arrival decides: a touch that comes later is credited as a late one
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import structlog
 
 from streams import topics
-from streams.errors import CutLog, Refused, TidemarkError
+from streams.errors import CutLog, Refused, TidemarkError, repartitioned
 from streams.intake import Alone, Inbox, Lane, Merge, Place, clock, lanes_of
 from streams.ledger import OVERVIEW, Mark
 from streams.overview import BUFFERED, OverviewPartition
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 #: A hand-over waits this long for the commit in flight; the next owner's claim refuses what is later.
 HAND_OVER_S = 2.0
 CHECK_S = 30.0
+#: And so often whether Kafka has refused a topic by its id: then it is compared at once.
+GLANCE_S = 1.0
 #: A worker that ends because its log was cut asks Kafka this long whether the topic is still the same.
 EXPLAIN_S = 5.0
 #: Brokers learn of added partitions one after the other; one that is asked may be behind by so much.
@@ -43,6 +45,13 @@ class Kafka(Protocol):
     def hold(self, place: Place) -> None: ...
     def release(self, place: Place) -> None: ...
     def end(self, place: Place) -> KnownEnd | None: ...
+    def read_only(self, ids: Mapping[str, str]) -> None:
+        """From now on read the topics with these ids and no others, whatever their names are."""
+
+    @property
+    def refused(self) -> int:
+        """How many times Kafka said that a topic is not there by its id."""
+
     def log_bounds(self, places: Iterable[Place]) -> Awaitable[Mapping[Place, tuple[int, int]]]: ...
 
 
@@ -157,7 +166,7 @@ class Owner:
     async def watch_topics(self) -> None:
         """Every 30 s: are these still the topics the marks are about, and are the marks still there? Never returns."""
         while True:
-            await asyncio.sleep(CHECK_S)
+            await self._until_due()
             try:
                 facts = await asyncio.to_thread(topics.describe, self._around.settings, 0.0)
                 self._compare(facts, {topic for owned in self.owned.values() for topic in owned.lanes})
@@ -168,6 +177,12 @@ class Owner:
             except TidemarkError as problem:
                 self.kafka_problem = str(problem)
                 log.warning("topics not checked", problem=str(problem))
+
+    async def _until_due(self) -> None:
+        """Until 30 s are over, or a fetch was told that its topic is not there: no record of another one is read."""
+        refused, due_s = self._kafka.refused, time.monotonic() + CHECK_S
+        while time.monotonic() < due_s and self._kafka.refused == refused:  # noqa: ASYNC110 -- another thread counts
+            await asyncio.sleep(GLANCE_S)
 
     async def _look_at_marks(self) -> None:
         """A partition without traffic would not notice that Redis was rolled back."""
@@ -198,6 +213,7 @@ class Owner:
         await self._check_marks(wanted, facts)
         claims = await asyncio.gather(*(self._claim(name, its, facts, bounds) for name, its in wanted.items()))
         claims = [fitting(claim, facts, bounds) for claim in claims]
+        self._kafka.read_only(facts.ids)
         await self._around.watch.look()
         tenures = {
             each.name: Tenure(each.name, self._around.ledger, self._outbox, each.mark, each.held) for each in claims
@@ -329,17 +345,6 @@ def recreated(topic: str) -> Refused:
         f"{topic} is not the topic that was counted (it was deleted and created again): "
         "use an empty Redis database to count the new one from its start"
     )
-
-
-def repartitioned(now: int, counted: int) -> Refused:
-    """What to raise when the topics have another number of partitions than what is in Redis was counted with."""
-    if now > counted and now % counted == 0:
-        advice = "stop all workers, then run `tidemark repartition`"
-    elif now > counted:
-        advice = f"add partitions up to {now + counted - now % counted}, a multiple, then run `tidemark repartition`"
-    else:
-        advice = f"recreate them with {counted}, or count them in an empty Redis database"
-    return Refused(f"the topics have {now} partitions, what is in Redis was counted with {counted}: {advice}")
 
 
 def _in_order(names: Iterable[int | str]) -> list[int | str]:

@@ -16,9 +16,9 @@ from models.hashing import partitions_of
 from streams import logs, topics
 from streams.cache import LONGEST_KEY
 from streams.drain import Drain, both_logs
-from streams.errors import Foreign, Refused, TidemarkError
+from streams.errors import Foreign, Refused, TidemarkError, repartitioned
 from streams.moving import Moving, Places, Split, read_marks
-from streams.owner import recreated, repartitioned
+from streams.owner import recreated
 from streams.store import Address
 from streams.worker import outside_the_group
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, NamedTuple
 
 from models.hashing import partitions_of
-from streams.errors import TidemarkError
+from streams.errors import TidemarkError, repartitioned
 from streams.ledger_reader import LedgerReader
 from streams.store import Address
 from streams.topics import ENVELOPE, in_force, largest_of, reading, topics, wrong_partitions
@@ -29,6 +29,20 @@ class Findings(NamedTuple):
     notes: list[str]
 
 
+class Counted(NamedTuple):
+    """What Redis says of the inputs. `partitions`: how many they had when they were counted, 0 unknown.
+
+    `offsets`: partition -> up to which offset each input was counted.
+    """
+
+    partitions: int
+    offsets: Mapping[int, tuple[int, ...]]
+
+    def holds(self, one: Seen, lane: int) -> bool:
+        """Whether this record of this input was counted."""
+        return one.partition in self.offsets and one.offset < self.offsets[one.partition][lane]
+
+
 class Seen(NamedTuple):
     """A record of the sample."""
 
@@ -47,10 +61,14 @@ def check(settings: Settings) -> Findings:
     for topic in wanted:
         if topic.name in found:
             wrong += _wrong_config(topic, configs[topic.name], largest)
+    counted = _counted(settings)
+    here = {found.get(name, 0) for name in settings.inputs}
+    if counted.partitions and len(here) == 1 and here != {counted.partitions}:
+        wrong.append(str(repartitioned(here.pop(), counted.partitions)))
     notes: list[str] = []
-    for lane, name in enumerate(settings.inputs):
+    for name in settings.inputs:
         if name in found:
-            of_lane = _wrong_keys(settings, name, found[name], _counted(settings, found[name], lane))
+            of_lane = _wrong_keys(settings, name, found[name], counted)
             wrong, notes = wrong + of_lane.wrong, notes + of_lane.notes
     return Findings(wrong, notes)
 
@@ -82,17 +100,17 @@ def _satisfies(name: str, given: str, needed: str) -> bool:
     return given == needed
 
 
-def _counted(settings: Settings, partitions: int, lane: int) -> dict[int, int]:
-    """Partition -> up to which offset it was counted, where that was done with today's number of partitions."""
+def _counted(settings: Settings) -> Counted:
     try:
         with closing(LedgerReader(Address.of(settings))) as reader:
             marks = reader.marks()
     except TidemarkError:
-        return {}
-    return {number: mark.offsets[lane] for number, mark in marks.items() if mark.partitions == partitions}
+        return Counted(0, {})
+    partitions = max((mark.partitions for mark in marks.values()), default=0)
+    return Counted(partitions, {number: mark.offsets for number, mark in marks.items()})
 
 
-def _wrong_keys(settings: Settings, name: str, partitions: int, counted: Mapping[int, int]) -> Findings:
+def _wrong_keys(settings: Settings, name: str, partitions: int, counted: Counted) -> Findings:
     """Look at the newest records: a wallet's key must be there and lead to the partition it is in."""
     sample = list(_sampled(settings, name, partitions))
     placed = [(one, one.key) for one in sample if one.key is not None]
@@ -104,11 +122,14 @@ def _wrong_keys(settings: Settings, name: str, partitions: int, counted: Mapping
     if settings.partitioner == "off":
         return Findings(wrong, notes)
     misplaced = _misplaced(placed, partitions, settings.partitioner)
-    former = _by_fewer([each for each in misplaced if _is_counted(each[0], counted)], partitions, settings.partitioner)
+    moved = counted.partitions == partitions  # else `tidemark repartition` counts what the old number has put there
+    older = [each for each in misplaced if not moved or counted.holds(each[0], settings.inputs.index(name))]
+    former = _by_fewer(older, _divisors(counted.partitions), settings.partitioner)
     if former:
+        among = "fewer partitions, and are counted" if moved else f"{counted.partitions} partitions"
         notes.append(
             f"{name}: {len(former)} of {len(sample)} newest records are where {settings.partitioner} puts them among "
-            "fewer partitions, and are counted: as it should be where they were sent before some were added"
+            f"{among}: as it should be where they were sent before some were added"
         )
     if len(misplaced) > len(former):
         other = "murmur2" if settings.partitioner == "crc32" else "crc32"
@@ -120,10 +141,6 @@ def _wrong_keys(settings: Settings, name: str, partitions: int, counted: Mapping
     return Findings(wrong, notes)
 
 
-def _is_counted(one: Seen, counted: Mapping[int, int]) -> bool:
-    return one.offset < counted.get(one.partition, 0)
-
-
 def _misplaced(placed: Sequence[tuple[Seen, bytes]], partitions: int, partitioner: str) -> list[tuple[Seen, bytes]]:
     """Those that are not where the partitioner puts their key."""
     if not placed:
@@ -132,12 +149,16 @@ def _misplaced(placed: Sequence[tuple[Seen, bytes]], partitions: int, partitione
     return [each for each, right in zip(placed, expected, strict=True) if each[0].partition != right]
 
 
-def _by_fewer(misplaced: Sequence[tuple[Seen, bytes]], partitions: int, partitioner: str) -> set[Seen]:
-    """Those that are right by a number of partitions there may have been before: it divides the one of today."""
+def _divisors(number: int) -> list[int]:
+    """So many partitions there may have been once, where there are or were this many: a number is only multiplied."""
+    return [each for each in range(1, number + 1) if number % each == 0]
+
+
+def _by_fewer(misplaced: Sequence[tuple[Seen, bytes]], numbers: Sequence[int], partitioner: str) -> set[Seen]:
+    """Those that are right by one of these numbers of partitions."""
     left = misplaced
-    for number in range(1, partitions // 2 + 1):
-        if partitions % number == 0:
-            left = _misplaced(left, number, partitioner)
+    for number in numbers:
+        left = _misplaced(left, number, partitioner)
     return {one for one, _ in misplaced} - {one for one, _ in left}
 
 

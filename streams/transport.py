@@ -1,4 +1,4 @@
-"""Whole batches of records out of Faust: with worker.py the only file that knows Faust and aiokafka.
+"""Whole batches of records out of Faust: with app.py and fetching.py all that knows Faust and aiokafka.
 
 Stock Faust spends about 90 us on each record before any work is done; here it spends them on each batch.
 
@@ -34,6 +34,7 @@ from faust.types import TP, ConsumerMessage
 
 from models.state import Record
 from streams.errors import CutLog, Refused, Unavailable
+from streams.fetching import Aim
 
 __all__ = ["TP", "BatchApp", "BatchConsumer", "End", "RecordBatch", "TakeOver", "Tuning", "arrivals", "batch_channel"]
 
@@ -205,6 +206,8 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = self._tuning.fetch_wait_ms
         consumer._fetch_min_bytes = self._tuning.fetch_min_bytes
         consumer._isolation_level = "read_committed"
+        if not self._tuning.embedded:
+            consumer._client.send = cast("BatchConsumer", self.consumer).aim.through(consumer._client.send)
         # A claim may wait for Redis for ten minutes, and Faust gives a seek only its request timeout; so that one is
         # long, and Kafka's own requests get their usual time here.
         consumer._request_timeout_ms = consumer._client._request_timeout_ms = REQUEST_MS
@@ -312,6 +315,7 @@ class BatchConsumer(stock.Consumer):
         super().__init__(*args, **options)
         self.tuning = cast("BatchApp", self.app).tuning
         self.scheduler = Schedule(self)
+        self.aim = Aim()
         self._inflight: dict[TP, deque[int]] = defaultdict(deque)  # last offsets, in the order of delivery
         self._passed: dict[TP, int] = {}  # the largest of them so far
         self._next: dict[TP, int] = {}  # where to read on if records that have left the fetcher are dropped

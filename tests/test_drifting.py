@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -96,8 +97,9 @@ def test_regimes_are_bands_and_the_newest_known_one_is_whole() -> None:
 
 def test_the_pointer_of_the_overview_tells_the_newest_crash_if_there_was_one() -> None:
     assert drifting.crash_of(None) is None
-    assert drifting.crash_of(b'{"version": 3}') is None
-    assert drifting.crash_of(b'{"regime_from_ms": 5, "regime_until_ms": 9}') == (5, 9)
+    pointer = {"version": 3, "hash": "abc", "learned_until_ms": 10, "heard": {"0": 1}}
+    assert drifting.crash_of(json.dumps(pointer).encode()) is None
+    assert drifting.crash_of(json.dumps(pointer | {"regime_from_ms": 5, "regime_until_ms": 9}).encode()) == (5, 9)
 
 
 def test_the_first_step_is_drawn_too_even_if_it_is_the_only_one(tmp_path: Path) -> None:

@@ -27,6 +27,8 @@ from streams.intake import (
 )
 
 LATER = Now(1000.0, 10**12)
+#: When the last poll was: a moment ago.
+POLLED_MS = LATER.wall_ms - 100
 
 
 @dataclass
@@ -70,7 +72,7 @@ class Logs:
         self.logs = logs
         self.lanes = [Lane(number, 0, now) for number in (TRANSACTIONS, TOUCHES)]
         self.at = [0, 0]
-        self.polled_ms = 1
+        self.polled_ms = POLLED_MS
         self.merge = Merge(self.lanes[TRANSACTIONS], self.lanes[TOUCHES], self.end_of)
 
     def end_of(self, lane: int) -> Known:
@@ -159,15 +161,15 @@ def test_live_traffic_is_not_cut_into_spans() -> None:
 
 def only_transactions(**known: int) -> tuple[Merge, Lane, Lane, Known]:
     """Transactions at hand, no touches; what is known of the end of the touches is given."""
-    end = Known(**{"position": 7, "stable": 7, "polled_ms": 50, "taken": 7} | known)
+    end = Known(**{"position": 7, "stable": 7, "polled_ms": POLLED_MS, "taken": 7} | known)
     transactions, touches = Lane(TRANSACTIONS, 0, LATER), Lane(TOUCHES, 7, LATER)
-    transactions.put(Arrival(log([5], "x"), 0, polled_ms=50))
+    transactions.put(Arrival(log([5], "x"), 0, polled_ms=POLLED_MS))
     return Merge(transactions, touches, lambda _: end), transactions, touches, end
 
 
 @pytest.mark.parametrize(
     "known",
-    [{"stable": 8}, {"taken": 8}, {"polled_ms": 49}],
+    [{"stable": 8}, {"taken": 8}, {"polled_ms": POLLED_MS - 1}],
     ids=["more is in the log", "more has left the fetcher", "the end is older news than the head"],
 )
 def test_an_empty_lane_that_may_bring_something_is_waited_for(known: dict[str, int]) -> None:
@@ -196,8 +198,23 @@ def test_patience_is_spent_once_while_the_lane_stays_empty() -> None:
     merge, transactions, _, _ = only_transactions()
     later = Now(LATER.monotonic_s + PATIENCE_HISTORY_S, LATER.wall_ms)
     assert len(merge.take(10, later).records) == 1
-    transactions.put(Arrival([Record(1, 6, b"x", b"")], 1, polled_ms=50))
+    transactions.put(Arrival([Record(1, 6, b"x", b"")], 1, polled_ms=POLLED_MS))
     assert len(merge.take(10, later).records) == 1
+
+
+def test_a_worker_that_stood_still_hears_first_what_came_meanwhile() -> None:
+    merge, transactions, touches, end = only_transactions()
+    assert not merge.take(10, LATER).records
+    thawed = Now(LATER.monotonic_s + 9, LATER.wall_ms + 9000)  # SIGSTOP, SIGCONT: its patience is over by its own clock
+    taken = merge.take(10, thawed)
+    assert (taken.records, 0 < taken.wait_s <= 0.02) == ([], True)
+    end.polled_ms = thawed.wall_ms + 50  # the first poll since
+    touches.put(Arrival([Record(7, 3, b"t", b"")], 7, polled_ms=end.polled_ms))
+    end.position = end.stable = end.taken = 8
+    assert [record.key for record in merge.take(10, thawed).records] == [b"t"]
+    much_later = Now(thawed.monotonic_s + 1, thawed.wall_ms + 100)
+    assert [record.key for record in merge.take(10, much_later).records] == [b"x"]
+    assert not transactions.batches
 
 
 def test_a_batch_holds_four_mebibytes_and_at_most_one_record_more() -> None:

@@ -17,7 +17,7 @@ from models.observe import Digest
 from models.rules import DAY_MS
 from models.segments import EMPTY_CATALOGUE, Catalogue
 from models.state import Record
-from streams import overview
+from streams import drifting, overview
 from streams.announce import Outbox
 from streams.catalogue import CatalogueWatch, pinned_catalogue
 from streams.errors import Refused, WrongSettings
@@ -243,6 +243,34 @@ def test_a_catalogue_that_is_not_the_published_one_is_refused(store: RedisServer
                 await CatalogueWatch(house.ledger).look()
 
     at_home(store, scenario)
+
+
+#: What somebody or something may have made of the pointer: no JSON, no object, pieces missing, other kinds of values.
+DAMAGED = [
+    b"{",
+    b"\xff",
+    b"[]",
+    b"7",
+    b'{"version":1}',
+    b'{"version":1,"hash":"x","learned_until_ms":null,"heard":{}}',
+    b'{"version":1,"hash":"x","learned_until_ms":0,"heard":["a"]}',
+    b'{"version":1,"hash":"x","learned_until_ms":0,"heard":{"a":1}}',
+    b'{"version":0,"learned_until_ms":0,"heard":{},"regime_until_ms":"soon"}',
+]
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+@pytest.mark.parametrize("pinned", [False, True])
+def test_a_damaged_pointer_is_one_line_that_says_what_to_do(store: RedisServer, damaged: bytes, pinned: bool) -> None:
+    async def scenario(house: House) -> None:
+        with closing(store.client()) as client:
+            client.set("{overview}:pointer", damaged)
+        with pytest.raises(Refused, match=r"^what Redis holds of the overview cannot be read \([^\n]+ restore Redis$"):
+            await CatalogueWatch(house.ledger, two_segments() if pinned else None).look()
+
+    at_home(store, scenario)
+    with pytest.raises(Refused, match=r"^what Redis holds of the overview cannot be read \([^\n]+ restore Redis$"):
+        drifting.crash_of(damaged)
 
 
 def test_a_pinned_catalogue_stays_while_learning_goes_on(store: RedisServer, tmp_path: Path) -> None:

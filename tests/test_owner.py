@@ -74,6 +74,7 @@ class Consumer:
     """Kafka's consumer that does not know where the logs begin and end, or knows it never."""
 
     generation = 1
+    refused = 0
 
     def __init__(self, answer: Callable[[], Awaitable[Mapping[Place, tuple[int, int]]]]) -> None:
         self._answer = answer
@@ -81,6 +82,7 @@ class Consumer:
     def hold(self, place: Place) -> None: ...
     def release(self, place: Place) -> None: ...
     def end(self, place: Place) -> None: ...
+    def read_only(self, ids: Mapping[str, str]) -> None: ...
 
     async def log_bounds(self, places: Iterable[Place]) -> Mapping[Place, tuple[int, int]]:
         assert {place.topic for place in places} <= set(INPUTS)

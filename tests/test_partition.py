@@ -110,7 +110,8 @@ class Kafka:
 class Known:
     """Both logs have ended, and everything has been taken."""
 
-    position = stable = polled_ms = taken = 0
+    position = stable = taken = 0
+    polled_ms = 1 << 62
 
 
 class Gates:

@@ -17,10 +17,9 @@ from models.hashing import partitions_of
 from models.rows import unpack_rows
 from models.state import Totals
 from streams import moving, readouts
-from streams.errors import Foreign, Refused, Unavailable
+from streams.errors import Foreign, Refused, Unavailable, repartitioned
 from streams.ledger import Ledger, Mark, Writes
 from streams.moving import Moving, Places, Split, read_marks
-from streams.owner import repartitioned
 from streams.settings import Settings
 from streams.store import Address
 from streams.tenure import nonce

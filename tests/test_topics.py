@@ -115,14 +115,35 @@ def test_records_of_a_former_number_of_partitions_are_right_where_they_are_count
     found = check(asked)
     assert (found.wrong, len(found.notes)) == ([], 1)
     assert f"{late} of 60 newest records are where murmur2 puts them among fewer partitions" in found.notes[0]
-    count(asked, 2, [len(first), 60])  # the wallets have not moved yet
-    assert f"{late} of 60 newest records are not where" in check(asked).wrong[0]
     count(asked, 4, [len(first), 0])  # sent after they have
     missed = int((partitions_of(keys, 4, "murmur2") == 3).sum())
     assert f"{missed} of 60 newest records are not where" in check(asked).wrong[0]
     send(settings, list(keys), partition=3)  # by no number at all
     count(asked, 4, [len(first), 60, 0, 60])
     assert "of 120 newest records are not where" in check(asked).wrong[0]
+
+
+def test_before_wallets_have_moved_the_advice_is_to_move_them_and_not_to_change_the_producers(
+    settings: Settings, embedded: Embedded
+) -> None:
+    topics.create(settings)
+    keys = [f"w{number}".encode() for number in range(60)]
+    for partition in range(2):
+        send(settings, [k for k in keys if partitions_of([k], 2, "murmur2") == partition], partition=partition)
+    late = int((partitions_of(keys, 4, "murmur2") != partitions_of(keys, 2, "murmur2")).sum())
+    asked = settings.model_copy(update={"redis": SecretStr(embedded.redis)})
+    count(asked, 2, [5, 0])  # most of it is counted by `tidemark repartition` itself
+    found = check(asked)
+    advice = "the topics have 4 partitions, what is in Redis was counted with 2: stop all workers, then run"
+    assert [line[: len(advice)] for line in found.wrong] == [advice]
+    assert len(found.notes) == 1
+    assert f"{late} of 60 newest records are where murmur2 puts them among 2 partitions" in found.notes[0]
+    send(settings, list(keys), partition=3)  # by no number at all: that is another matter
+    assert "newest records are not where murmur2 puts them" in check(asked).wrong[1]
+    count(asked, 3, [5, 0, 0])
+    assert "add partitions up to 6, a multiple" in check(asked).wrong[0]
+    count(asked, 8, [0] * 8)
+    assert "recreate them with 8" in check(asked).wrong[0]
 
 
 def count(settings: Settings, partitions: int, offsets: list[int]) -> None:

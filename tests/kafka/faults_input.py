@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import closing
+from itertools import count
 
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
@@ -14,11 +17,15 @@ from streams.spoil import SPOILERS
 from tests.kafka.inputs import HOT_WALLET, part_of, produce, produce_in_transactions
 from tests.kafka.processes import wait_until
 from tests.kafka.scene import LIVE, Fault, Scene, Stream
+from tests.oracle import murmur2
+from tests.partition import transaction
 
 #: The contract's closed list of reasons to reject a record.
 REASONS = {*SPOILERS, "wrong_partition"}
 #: How long the transactional producer takes for its records, and how long another one's transaction stays open.
 UPSTREAM_S, OPEN_S = 40.0, 10.0
+#: How wallets are called that only a refilled topic has, and by how many records its partitions are longer at most.
+STRANGER, FURTHER = "0xrefill-", 200
 
 
 def kill_one(scene: Scene) -> None:
@@ -84,25 +91,67 @@ def open_transaction(scene: Scene) -> None:
 
 def topic_recreated(scene: Scene) -> None:
     """Every worker refuses, a new one too, and nothing of the new topic is counted beside what the old one came to."""
-    world = scene.world
     scene.await_progress(scene.chance.uniform(0.2, 0.6))
     scene.stop_supervising()
-    _delete(scene)
-    world.run("topics", "create")
+    _recreate(scene)
     _all_refuse(scene, "deleted and created again")
+    _count_anew(scene)
+
+
+def topic_refilled(scene: Scene) -> None:
+    """Nothing is counted of a topic that goes on beyond where the old one ended when frozen workers look again."""
+    world = scene.world
+    scene.await_progress(1.0)  # they have read all there is: what comes next is taken at once
+    scene.stop_supervising()
+    for worker in scene.workers:
+        worker.freeze()
+    longer = {number: end[0] + scene.chance.randint(1, FURTHER) for number, end in world.ends().items()}
+    _recreate(scene)
+    _refill(scene, longer)
+    scene.say("refilled while all workers stood still")
+    for worker in scene.workers:
+        worker.thaw()
+    _all_refuse(scene, "deleted and created again")
+    with world.store.client() as client:
+        strangers = list(client.scan_iter(f"*:w:{STRANGER}*", count=10_000))
+    scene.expect(not strangers, f"records of the new topic were counted: {strangers[:3]}")
+    _recreate(scene)  # of the true events, to be counted from its start
+    _count_anew(scene)
+
+
+def _recreate(scene: Scene) -> None:
+    topic = scene.world.transactions
+    with closing(KafkaAdminClient(bootstrap_servers=scene.world.bootstrap)) as admin:
+        admin.delete_topics([topic])
+        wait_until(lambda: topic not in admin.list_topics(), f"{topic} gone")
+    scene.world.run("topics", "create")
+
+
+def _refill(scene: Scene, ends: Mapping[int, int]) -> None:
+    """Each partition up to this end: trades of a wallet nobody has heard of, in its own partition."""
+    names = (f"{STRANGER}{number}".encode() for number in count())
+    homes: dict[int, bytes] = {}
+    while len(homes) < scene.world.partitions:
+        name = next(names)
+        homes.setdefault(murmur2(name) % scene.world.partitions, name)
+    now_ms = time.time_ns() // 1_000_000
+    with closing(KafkaProducer(bootstrap_servers=scene.world.bootstrap, acks="all")) as producer:
+        for partition, name in homes.items():
+            value = json.dumps(transaction(f"refill-{partition}", name.decode(), now_ms, fee_usd="1")).encode()
+            for _ in range(ends[partition]):
+                producer.send(scene.world.transactions, value, key=name, partition=partition, timestamp_ms=now_ms)
+        producer.flush()
+
+
+def _count_anew(scene: Scene) -> None:
+    """What the workers advise: an empty database, and the events on the new topic."""
+    world = scene.world
     scene.say(f"all workers have refused at {scene.applied()} records; now what they advise")
     with world.store.client() as client:
         client.flushall()
     lines = [line for line in part_of(scene.inputs, 0, 1) if line.startswith('{"topic":"wallet.transactions"')]
     world.run("produce", stdin="".join(lines).encode(), seconds=600)
     scene.resume_supervising()
-
-
-def _delete(scene: Scene) -> None:
-    topic = scene.world.transactions
-    with closing(KafkaAdminClient(bootstrap_servers=scene.world.bootstrap)) as admin:
-        admin.delete_topics([topic])
-        wait_until(lambda: topic not in admin.list_topics(), f"{topic} gone")
 
 
 def partitions_added(scene: Scene) -> None:
@@ -192,6 +241,14 @@ FAULTS: tuple[Fault, ...] = (
         topic_recreated,
         stream=Stream(bad=0.0),
         own_topics=True,
+    ),
+    Fault(
+        "topic-refilled",
+        "The same while workers are frozen (SIGSTOP), and the new topic is longer than the old one when they go on.",
+        topic_refilled,
+        stream=Stream(bad=0.0),
+        own_topics=True,
+        settings={"session_timeout_ms": 120_000},  # they keep their partitions: nothing but the topic's id tells them
     ),
     Fault(
         "partitions-added",

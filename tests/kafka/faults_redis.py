@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -97,11 +98,31 @@ def killed(scene: Scene, *, lost: bool) -> None:
 
 def cut_tail(folder: Path, size: int) -> int:
     """Cut the last bytes of what Redis appended last, at most all of it; how many."""
-    newest = max(folder.glob("appendonlydir/*.incr.aof"), key=lambda file: int(file.name.split(".")[2]))
+    newest = newest_file(folder)
     length = newest.stat().st_size
     with newest.open("r+b") as file:
         file.truncate(max(0, length - size))
     return min(size, length)
+
+
+def newest_file(folder: Path) -> Path:
+    """The append-only file that Redis writes to."""
+    return max(folder.glob("appendonlydir/*.incr.aof"), key=lambda file: int(file.name.split(".")[2]))
+
+
+def ends_itself(scene: Scene) -> None:
+    """Its append-only file can grow no further, in the middle of a commit: with appendfsync always Redis then exits."""
+    store = scene.world.store
+    with _holding(scene):
+        room = newest_file(store.data).stat().st_size + scene.chance.randrange(200_000)
+        said = len(store.text)
+        resource.prlimit(store.pid, resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
+        scene.wait_until(lambda: not store.alive, "Redis ending itself")
+        why = "Can't recover from AOF write error when the AOF fsync policy is 'always'"
+        _expect(scene, store.wait() == 1 and why in store.text[said:], f"Redis ended otherwise: {store.tail(3)}")
+        scene.pause(scene.chance.uniform(1, 10))
+        store.start()  # a new process, without the limit
+        scene.say(f"redis ended itself at {room} bytes, is back with {scene.applied()} records")
 
 
 # ------------------------------------------------------------------ a past that comes back
@@ -337,5 +358,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault("redis-emptied", "FLUSHALL under live workers.", emptied),
     Fault("redis-out-of-memory", "Redis is full (maxmemory, no eviction) for 10 s.", out_of_memory),
     Fault("redis-disk-full", "Redis refuses writes for 10 s (MISCONF): its disk takes none.", snapshots_fail),
+    Fault(
+        "redis-ends-itself",
+        "Redis exits in the middle of a write: its disk takes no more of the append-only file (appendfsync always).",
+        ends_itself,
+    ),
     Fault("redis-read-only", "Redis is a replica of nobody (READONLY) for 10 s.", read_only),
 )

@@ -5,6 +5,7 @@ The worst moments are met exactly by tests/kafka/doomed.py: a real worker that g
 
 from __future__ import annotations
 
+import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -50,10 +51,12 @@ def killed_at(scene: Scene, moment: str) -> None:
         lambda: not any(worker.alive for worker in doomed_ones) or scene.applied() >= scene.events,
         f"all killed {moment}",
     )
-    dead = [worker for worker in doomed_ones if not worker.alive]
-    scene.say(f"{len(dead)} workers killed {moment}, {scene.applied()} records")
-    scene.expect(bool(dead), "nobody announced anything: too few events")
-    early = list(announced_too_early(scene.world)) if len(dead) == len(doomed_ones) else []
+    killed_ones = [worker for worker in doomed_ones if not worker.alive and worker.wait() == -signal.SIGKILL]
+    scene.say(f"{len(killed_ones)} workers killed {moment}, {scene.applied()} records")
+    for worker in doomed_ones:
+        how = f"ended with {worker.wait()}: {worker.tail(1)}" if not worker.alive else "lives on: too few events"
+        scene.expect(worker in killed_ones, f"{worker.name} was not killed {moment}, it {how}")
+    early = list(announced_too_early(scene.world)) if not any(worker.alive for worker in doomed_ones) else []
     scene.expect(not early, f"announced and not committed: {early[:5]}")
     scene.resume_supervising()
 

@@ -107,6 +107,24 @@ def test_a_topic_that_is_recreated_under_running_workers(world: World, topic: st
     assert world.applied() == 1
 
 
+@pytest.mark.parametrize("frozen", [True, False], ids=["frozen", "live"])
+def test_nothing_is_counted_of_a_topic_that_was_refilled_beyond_what_was_counted(world: World, frozen: bool) -> None:
+    count_one_event(world)
+    worker = world.worker("worker", session_timeout_ms=120_000)  # it keeps its partitions whatever happens meanwhile
+    worker.await_words('"event": "ready"')
+    if frozen:
+        worker.freeze()
+    with closing(KafkaAdminClient(bootstrap_servers=world.bootstrap)) as admin:
+        admin.delete_topics([world.transactions])
+    world.run("topics", "create")
+    world.run("produce", stdin=EVENT * 500)
+    worker.thaw()
+    assert worker.wait(60) == 1, worker.tail()
+    (line,) = [line for line in worker.text.splitlines() if not line.startswith("{")]
+    assert "deleted and created again" in line
+    assert world.applied() == 1
+
+
 def test_every_wrong_setting_is_named_at_once(world: World) -> None:
     done = world.command("work", partitions=0, kafka="nonsense", no_such_setting=1)
     assert done.returncode == 2
