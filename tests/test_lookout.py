@@ -42,7 +42,9 @@ class Group:
     assigned: set[Place] = field(default_factory=set)
     ends: dict[Place, End] = field(default_factory=dict)
     generation: int = 1
+    refused: int = 0
 
+    def read_only(self, ids: Mapping[str, str]) -> None: ...
     def hold(self, place: Place) -> None: ...
     def release(self, place: Place) -> None: ...
 
