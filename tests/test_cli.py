@@ -178,10 +178,13 @@ def test_watch_follows_the_changes_until_it_is_interrupted(here: dict[str, str])
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert watching.stdout
-    assert [json.loads(watching.stdout.readline())["sequence"] for _ in range(2)] == [1, 2]
-    watching.send_signal(signal.SIGINT)
-    assert watching.communicate(timeout=20) == ("", "")
+    try:
+        assert watching.stdout
+        assert [json.loads(watching.stdout.readline())["sequence"] for _ in range(2)] == [1, 2]
+        watching.send_signal(signal.SIGINT)
+        assert watching.communicate(timeout=60) == ("", "")
+    finally:
+        watching.kill()
     assert watching.returncode == 130
 
 
