@@ -18,7 +18,7 @@ from streams.errors import Unavailable
 from streams.health import COMPILED_S
 from streams.settings import Settings
 from streams.simulate import Simulation
-from tests.kafka.processes import REPOSITORY, wait_until
+from tests.kafka.processes import PATIENCE_S, REPOSITORY, wait_until
 
 #: Long enough for a worker that compiles on a crowded machine: 265 s before it counted were seen, ten others at work.
 SEASON_S = 500
@@ -63,7 +63,7 @@ def worker_once_it_runs(demo: subprocess.Popen[str]) -> int:
         found.extend(pid for pid, command in alive(demo).items() if "streams work" in command)
         return bool(found)
 
-    wait_until(runs, "the worker runs", 60)
+    wait_until(runs, "the worker runs")
     return found[0]
 
 
@@ -100,7 +100,7 @@ def test_an_interrupted_demo_leaves_nothing_behind(end: signal.Signals, tmp_path
     with started("--headless", "--events", "1000000", folder=tmp_path) as demo:
         worker_once_it_runs(demo)
         demo.send_signal(end)
-        out, err = demo.communicate(timeout=60)
+        out, err = demo.communicate(timeout=PATIENCE_S)
         assert demo.returncode != 0
         assert out == ""
         assert "Traceback" not in err
@@ -119,7 +119,7 @@ def test_a_killed_demo_leaves_no_process_behind(tmp_path: Path) -> None:
 def test_a_demo_whose_worker_dies_says_so_in_one_line_and_leaves_nothing_behind(tmp_path: Path) -> None:
     with started("--headless", "--events", "1000000", folder=tmp_path) as demo:
         os.kill(worker_once_it_runs(demo), signal.SIGKILL)
-        out, err = demo.communicate(timeout=60)
+        out, err = demo.communicate(timeout=PATIENCE_S)
         assert (demo.returncode, out) == (1, "")
         assert "tidemark: the demo's worker ended (-9)" in err
         assert "Traceback" not in err
