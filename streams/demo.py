@@ -23,6 +23,7 @@ from rich.live import Live
 from streams import readouts, topics, view, watch
 from streams.embedded import Embedded, end, last_line, running, servers
 from streams.errors import TidemarkError, Unavailable
+from streams.health import COMPILED_S
 from streams.produce import Produced, Target, produce
 from streams.settings import Settings, defaults
 from streams.simulate import Simulation, SimulationPlan, default_start
@@ -31,7 +32,8 @@ SEED, DAYS = 2026, 60
 EVENTS_PER_WALLET = 100
 #: The live view plays the season in about this time, a short one faster; without a view it runs as fast as it can.
 PLAY_S, LEAST_PER_S = 100.0, 500.0
-#: A worker that counts nothing for this long stands still.
+#: A worker that counts nothing for this long stands still. One that has never counted may still compile, which takes
+#: half a minute of a core at its first start on a machine, and minutes where others want the core: `COMPILED_S`.
 STANDSTILL_S = 60.0
 FRAME_S, PROGRESS_S, GOODBYE_S = 0.5, 5.0, 20.0
 CHANGES_SHOWN = 8
@@ -147,15 +149,15 @@ def _moments(season: Season) -> Iterator[tuple[readouts.Overall, float]]:
         yield overall, (counted - recent[0][1]) / span_s
         if season.sending.done() and counted >= season.sending.result().sent:
             return
-        _refuse_standstill(season, now_s - moved_s)
+        _refuse_standstill(season, counted, now_s - moved_s)
         time.sleep(FRAME_S)
 
 
-def _refuse_standstill(season: Season, quiet_s: float) -> None:
+def _refuse_standstill(season: Season, counted: int, quiet_s: float) -> None:
     code = season.worker.poll()
     if code is not None:
         raise TidemarkError(f"the demo's worker ended ({code}): {last_line(season.log)}")
-    if quiet_s > STANDSTILL_S:
+    if quiet_s > (STANDSTILL_S if counted else COMPILED_S):
         raise Unavailable(f"the demo's worker counts nothing for {quiet_s:.0f} s: {last_line(season.log)}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,10 @@ from streams.embedded import Embedded, servers
 # Two cores shared with a broker make any deadline a coin toss.
 settings.register_profile("tidemark", deadline=None, print_blob=True)
 settings.load_profile("tidemark")
+
+# A shell has its background jobs ignore Ctrl-C, and children inherit that: our commands shall hear it even there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 for _name in [name for name in os.environ if name.startswith("TIDEMARK_")]:
     del os.environ[_name]

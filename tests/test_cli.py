@@ -16,7 +16,7 @@ from kafka import KafkaProducer
 from models.events import json_schema
 from streams.embedded import Embedded
 from streams.settings import Settings
-from tests.kafka.processes import REPOSITORY
+from tests.kafka.processes import PATIENCE_S, REPOSITORY
 
 NOWHERE = {"TIDEMARK_KAFKA": "127.0.0.1:1", "TIDEMARK_REDIS": "redis://127.0.0.1:1/0"}
 COMMANDS = [
@@ -33,7 +33,7 @@ def here(embedded: Embedded) -> dict[str, str]:
 
 
 def tidemark(
-    *words: str, env: dict[str, str] | None = None, stdin: str = "", timeout_s: float = 60
+    *words: str, env: dict[str, str] | None = None, stdin: str = "", timeout_s: float = PATIENCE_S
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "streams", *words],
@@ -178,10 +178,13 @@ def test_watch_follows_the_changes_until_it_is_interrupted(here: dict[str, str])
         stderr=subprocess.PIPE,
         text=True,
     )
-    assert watching.stdout
-    assert [json.loads(watching.stdout.readline())["sequence"] for _ in range(2)] == [1, 2]
-    watching.send_signal(signal.SIGINT)
-    assert watching.communicate(timeout=20) == ("", "")
+    try:
+        assert watching.stdout
+        assert [json.loads(watching.stdout.readline())["sequence"] for _ in range(2)] == [1, 2]
+        watching.send_signal(signal.SIGINT)
+        assert watching.communicate(timeout=PATIENCE_S) == ("", "")
+    finally:
+        watching.kill()
     assert watching.returncode == 130
 
 
@@ -204,7 +207,7 @@ def test_the_contract_is_the_generated_one() -> None:
 def test_a_reader_that_has_seen_enough_is_no_failure_to_talk_about(command: str, reader: str) -> None:
     line = f"env -u PYTHONUNBUFFERED {sys.executable} -m streams {command} | {reader}"
     done = subprocess.run(
-        ["/bin/sh", "-c", line], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=60
+        ["/bin/sh", "-c", line], cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=PATIENCE_S
     )
     assert done.stderr == ""
 

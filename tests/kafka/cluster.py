@@ -23,7 +23,7 @@ from typing import Self
 
 import redis
 
-from tests.kafka.processes import REPOSITORY, Child, Missing, free_port, wait_until
+from tests.kafka.processes import PATIENCE_S, REPOSITORY, Child, Missing, free_port, wait_until
 
 KAFKA_VERSION = "4.1.1"
 _POM = REPOSITORY / "scripts" / "kafka.pom.xml"
@@ -131,7 +131,10 @@ class KafkaServer(Child):
         cluster_id = base64.urlsafe_b64encode(bytes([first & 0x7F, *others])).decode().rstrip("=")
         arguments = ("format", "-t", cluster_id, "-c", str(self._properties), *options)
         subprocess.run(
-            self._java("-Xmx128m", "kafka.tools.StorageTool", *arguments), check=True, capture_output=True, timeout=60
+            self._java("-Xmx128m", "kafka.tools.StorageTool", *arguments),
+            check=True,
+            capture_output=True,
+            timeout=PATIENCE_S,
         )
 
     def _java(self, memory: str, *arguments: str) -> list[str]:

@@ -15,6 +15,8 @@ from typing import Self
 from streams.embedded import leashed
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+#: What is to happen at all, whenever: on a machine with ten times the work it can do, a broker took a minute to start.
+PATIENCE_S = 180.0
 
 
 class Missing(Exception):
@@ -28,7 +30,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def wait_until(true: Callable[[], bool], what: str, seconds: float = 60) -> None:
+def wait_until(true: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
     """Ask every 50 ms until it is true; `TimeoutError` names what did not happen."""
     end = time.monotonic() + seconds
     while not true():
@@ -93,7 +95,7 @@ class Child:
         """What it has written since it was started last."""
         return self.text[self._began :]
 
-    def wait(self, seconds: float = 60) -> int:
+    def wait(self, seconds: float = PATIENCE_S) -> int:
         """Its exit code; a killed process has minus the signal's number."""
         if self._running is None:
             raise RuntimeError(f"{self.name} was never started")
@@ -129,7 +131,7 @@ class Child:
         except (TimeoutError, RuntimeError):
             self.kill()
 
-    def await_words(self, words: str, seconds: float = 60, after: int = 0) -> None:
+    def await_words(self, words: str, seconds: float = PATIENCE_S, after: int = 0) -> None:
         """Wait until it has written `words` after the first `after` characters of its log; fail at once if it ends."""
         wait_until(lambda: words in self.text[after:] or not self.alive, f"{self.name} saying {words!r}", seconds)
         if words not in self.text[after:]:

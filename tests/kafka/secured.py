@@ -42,12 +42,13 @@ class Authority:
         if self._openssl is None:
             raise Missing("openssl is not here: install it (Debian: openssl)")
         self._folder = folder
-        self._own = self._make(name, "basicConstraints=critical,CA:TRUE")
+        # Python 3.13 takes RFC 5280 to the letter: an authority says that it signs, the others that they are none.
+        self._own = self._make(name, "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign")
         self.ca = self._own.certificate
 
     def issue(self, name: str) -> Certificate:
         """A certificate for `name`, as a host and as a client."""
-        by = ("-CA", str(self._own.certificate), "-CAkey", str(self._own.key))
+        by = ("-CA", str(self._own.certificate), "-CAkey", str(self._own.key), "-addext", "basicConstraints=CA:FALSE")
         return self._make(name, f"subjectAltName=DNS:{name}", *by)
 
     def _make(self, name: str, extension: str, *signed: str) -> Certificate:

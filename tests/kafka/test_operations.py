@@ -12,7 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.kafka.cluster import Worker
-from tests.kafka.processes import free_port, wait_until
+from tests.kafka.processes import PATIENCE_S, free_port, wait_until
 from tests.kafka.world import World
 
 EVENTS = 6000
@@ -41,7 +41,7 @@ class Pages:
         status, body = self.ask(path)
         return status, json.loads(body) if status else {}
 
-    def await_status(self, path: str, status: int, seconds: float = 90) -> dict[str, Any]:
+    def await_status(self, path: str, status: int, seconds: float = PATIENCE_S) -> dict[str, Any]:
         """Wait for an answer of this status; what it says."""
         wait_until(lambda: self.ask(path)[0] == status, f"{path} answering {status}, now {self.ask(path)}", seconds)
         return self.judged(path)[1]
@@ -50,7 +50,7 @@ class Pages:
     def is_ready(self) -> bool:
         return self.ask("/ready")[0] == 200
 
-    def await_work(self, seconds: float = 90) -> None:
+    def await_work(self, seconds: float = PATIENCE_S) -> None:
         """Wait until it is ready and has partitions."""
         wait_until(lambda: "works on" in self.judged("/ready")[1].get("why", ""), "a worker at work", seconds)
 

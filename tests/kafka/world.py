@@ -15,7 +15,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from tests.kafka.cluster import KafkaServer, RedisServer, Worker, clean_environment
-from tests.kafka.processes import REPOSITORY, wait_until
+from tests.kafka.processes import PATIENCE_S, REPOSITORY, wait_until
 
 
 class World:
@@ -70,7 +70,7 @@ class World:
         return [sys.executable, "-m", *program, *words]
 
     def command(
-        self, *words: str, stdin: bytes = b"", seconds: float = 120, **changed: object
+        self, *words: str, stdin: bytes = b"", seconds: float = PATIENCE_S, **changed: object
     ) -> subprocess.CompletedProcess[bytes]:
         """Run `tidemark` with these words to its end, whatever its exit code."""
         return subprocess.run(
@@ -83,7 +83,7 @@ class World:
             timeout=seconds,
         )
 
-    def run(self, *words: str, stdin: bytes = b"", seconds: float = 120, **changed: object) -> bytes:
+    def run(self, *words: str, stdin: bytes = b"", seconds: float = PATIENCE_S, **changed: object) -> bytes:
         """The standard output of a command that has to succeed."""
         done = self.command(*words, stdin=stdin, seconds=seconds, **changed)
         assert done.returncode == 0, f"tidemark {' '.join(words)}: exit {done.returncode}\n{done.stderr.decode()}"
@@ -116,7 +116,7 @@ class World:
             stored = client.mget([f"{{{number}}}:totals" for number in range(self.partitions)])
         return sum(records_read(json.loads(totals)) for totals in stored if totals)
 
-    def await_applied(self, records: int, seconds: float = 120) -> None:
+    def await_applied(self, records: int, seconds: float = PATIENCE_S) -> None:
         """Wait until at least so many records are committed; fail at once if no worker is left to commit them."""
 
         def reached_or_hopeless() -> bool:
@@ -127,7 +127,7 @@ class World:
             ended = [f"{worker.name} ended; its last words:\n{worker.tail()}" for worker in self._workers]
             raise RuntimeError("\n".join(["no worker is left", *ended]))
 
-    def await_no_lag(self, seconds: float = 120) -> None:
+    def await_no_lag(self, seconds: float = PATIENCE_S) -> None:
         """Wait until every partition's mark has reached the end of both its logs."""
         wait_until(lambda: all(row["lag"] == 0 for row in self.ask("lag")), "lag 0 everywhere", seconds)
 
