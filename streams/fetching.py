@@ -15,7 +15,7 @@ from struct import Struct
 from typing import Any, Self
 from uuid import UUID
 
-from aiokafka.errors import UnknownTopicOrPartitionError
+from aiokafka.errors import UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.api import RequestStruct
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.types import CompactString, Schema, TaggedFields, UnsignedVarInt32
@@ -38,6 +38,9 @@ _REPLICA = Struct(">i")
 _ID_BYTES = 16
 _NO_TAGS = TaggedFields.encode({})
 
+#: kafka-python's `None` as text: the id of a topic that has none (a cluster of a format before ids).
+_NO_ID = "None"
+
 Send = Callable[..., Awaitable[Any]]
 
 
@@ -50,7 +53,7 @@ class Aim:
 
     def at(self, ids: Mapping[str, str]) -> None:
         """From now on read these topics, ids as text by name, and no others."""
-        self._ids = {name: UUID(text).bytes for name, text in ids.items()}
+        self._ids = {name: b"" if text == _NO_ID else UUID(text).bytes for name, text in ids.items()}
 
     def through(self, send: Send) -> Send:
         """`send` of aiokafka's client, its fetches by id."""
@@ -64,6 +67,8 @@ class Aim:
                 return Answer([])
             answer = await send(node_id, FetchById(request, ids), **options)
             if isinstance(answer, Answer):
+                if answer.error:  # the fetcher logs it and takes its time
+                    raise for_code(answer.error)
                 names = {ids[name]: name for name, _ in request.topics}
                 answer.topics = [(names[topic], partitions) for topic, partitions in answer.topics]
                 if answer.has_refusal:
@@ -75,7 +80,7 @@ class Aim:
 
 
 class FetchById(FetchRequest):  # type: ignore[misc]  # aiokafka has no types
-    """A fetch of aiokafka's, by topic id where the broker at hand knows how, by name where it is older than 3.1."""
+    """A fetch of aiokafka's, by topic id where broker and topics can, else (brokers before 3.1) by name."""
 
     def __init__(self, asked: Any, ids: Mapping[str, bytes]) -> None:
         super().__init__(
@@ -90,7 +95,8 @@ class FetchById(FetchRequest):  # type: ignore[misc]  # aiokafka has no types
 
     def prepare(self, versions: Mapping[int, tuple[int, int]]) -> Any:
         oldest, newest = versions.get(_FETCH, (0, 0))
-        return FetchById13(self._packed()) if oldest <= _BY_ID <= newest else super().prepare(versions)
+        by_id = oldest <= _BY_ID <= newest and all(self._ids[name] for name, _ in self.topics)
+        return FetchById13(self._packed()) if by_id else super().prepare(versions)
 
     def _packed(self) -> bytes:
         # Without a session (its epoch -1), and leader epochs unknown (-1), as aiokafka asks too.
@@ -111,17 +117,21 @@ class Answer:
     `topics`: id, later name, of each with its partitions: number, error, high watermark, last stable offset, start of
     the log, aborted transactions (producer, first offset), preferred replica, records. `has_refusal`: one of them is
     not there by its id; its error is that of a topic not there by its name, for which the fetcher asks for metadata.
+    `error`: Kafka's, of the whole request; 0 none.
     """
 
     API_VERSION = 11
 
-    def __init__(self, topics: list[tuple[Any, list[tuple[Any, ...]]]], *, has_refusal: bool = False) -> None:
-        self.topics, self.has_refusal = topics, has_refusal
+    def __init__(
+        self, topics: list[tuple[Any, list[tuple[Any, ...]]]], *, has_refusal: bool = False, error: int = 0
+    ) -> None:
+        self.topics, self.has_refusal, self.error = topics, has_refusal, error
 
     @classmethod
     def decode(cls, data: BytesIO) -> Self:
         """Read by hand: field by field, as aiokafka reads, costs the fetcher's thread more than all else it does."""
-        view, topics, errors = data.getbuffer(), [], set[int]()
+        view, topics, errors = memoryview(data.getvalue()), [], set[int]()  # `getbuffer` would copy all of it
+        _, error, _ = _HEAD.unpack_from(view, data.tell())
         topics_here, at = _counted(view, data.tell() + _HEAD.size)
         for _ in range(topics_here):
             topic = bytes(view[at : at + _ID_BYTES])
@@ -134,8 +144,9 @@ class Answer:
             at = _past_tags(view, at)
             topics.append((topic, partitions))
         if not errors & _NO_SUCH_ID:
-            return cls(topics)
-        return cls([(topic, [_by_name(each) for each in its]) for topic, its in topics], has_refusal=True)
+            return cls(topics, error=error)
+        named = [(topic, [_by_name(each) for each in its]) for topic, its in topics]
+        return cls(named, has_refusal=True, error=error)
 
 
 class FetchById13(RequestStruct):  # type: ignore[misc]  # aiokafka has no types

@@ -164,7 +164,10 @@ class Owner:
             self.failed.set_result(problem)
 
     async def watch_topics(self) -> None:
-        """Every 30 s: are these still the topics the marks are about, and are the marks still there? Never returns."""
+        """Are these still the topics the marks are about, and are the marks still there? Never returns.
+
+        Looks every 30 s, and when Kafka has refused a topic by its id.
+        """
         while True:
             await self._until_due()
             try:

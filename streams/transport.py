@@ -17,6 +17,7 @@ import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, cast
@@ -25,6 +26,7 @@ import faust
 import uvloop
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import OffsetResetStrategy
+from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 from faust.serializers.schemas import Schema
 from faust.transport.consumer import ensure_TP
@@ -168,6 +170,21 @@ class Records(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka has n
 fetcher.PartitionRecords = Records  # the fetcher has no other place to say it
 
 
+@contextmanager
+def _fetch_context(self: Any) -> Iterator[None]:
+    """A poll, for who watches polls; aiokafka's own never ends when it is cancelled, and is taken to last for ever."""
+    self._fetch_count += 1
+    try:
+        yield
+    finally:
+        self._fetch_count -= 1
+        if not self._fetch_count:
+            self._last_fetch_ended = time.monotonic()
+
+
+SubscriptionState.fetch_context = _fetch_context
+
+
 class Fetched(dict[TP, list[Any]]):
     """The records of one poll, and what was known when they left the fetcher.
 
@@ -220,8 +237,8 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         timeout: float | None = None,  # noqa: ASYNC109 -- Faust's signature
         max_records: int | None = None,
     ) -> Fetched:
-        # aiokafka asks for no more before all it has is taken. So while what came is on its way to the agents, in the
-        # other thread, the next poll waits here already; at most one of them.
+        # aiokafka asks a broker for no more before all it has of it is taken, or is .1 s old. So while what came is on
+        # its way to the agents, in the other thread, the next poll waits here already; at most one of them.
         poll = partial(self._poll, consumer, active_partitions, timeout, max_records)
         ahead, self._ahead = self._ahead, None
         fetched = await (ahead or poll())
@@ -281,10 +298,13 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
                 sought.next[tp] = records[-1].offset + 1
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
-        self._drop_ahead()  # it goes on from where this seek may lead back from
         if not self._tuning.embedded:
             # From here on a position outside the log is no reason to read on elsewhere, in silence.
             consumer._fetcher._default_reset_strategy = OffsetResetStrategy.NONE
+        await self._go_on(consumer, partitions)
+
+    async def _go_on(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
+        self._drop_ahead()  # it goes on from where this seek may lead back from
         generation = cast("BatchConsumer", self.consumer).seeking
         self._sought = Sought(_assignment(consumer), generation, dict(partitions))
         await super()._seek_wait(consumer, partitions)
@@ -295,7 +315,7 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
 
     async def _rewind(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
         if _assignment(consumer) is self._sought.assignment:
-            await self._seek_wait(consumer, partitions)
+            await self._go_on(consumer, partitions)
 
     def _stable(self, state: Any) -> int:
         end: int = state.highwater if self._tuning.embedded else state.lso
@@ -324,6 +344,7 @@ class BatchConsumer(stock.Consumer):
         self._ends: dict[TP, End] = {}
         self._seek_lock = asyncio.Lock()
         self._seek_generation: object = None
+        self._assigned_generation: object = None
         self._pass_on = self.callback
         self.callback = self._deliver
 
@@ -486,6 +507,14 @@ class BatchConsumer(stock.Consumer):
         await super().on_partitions_revoked(revoked)
         self._when_out_of_range(OffsetResetStrategy.EARLIEST)  # new partitions have no position before they are sought
         self._forget(revoked)
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        # A group that was forgotten counts from 1 again, and a static member may get the same number again: a new
+        # assignment all the same.
+        if generation_id == self._assigned_generation:
+            self._seek_generation = None
+        self._assigned_generation = generation_id
+        await super().on_partitions_assigned(assigned, generation_id)
 
     async def perform_seek(self) -> None:
         """Let the app take its partitions over, and read on where it says.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
+import struct
 from io import BytesIO
 from typing import Any
 from uuid import UUID, uuid4
@@ -14,7 +15,7 @@ import pytest
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import AIOKafkaConnection
 from aiokafka.consumer import fetcher
-from aiokafka.errors import UnknownTopicOrPartitionError, for_code
+from aiokafka.errors import NotLeaderForPartitionError, UnknownTopicOrPartitionError, for_code
 from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.metadata import MetadataRequest
 from hypothesis import given
@@ -120,6 +121,29 @@ def test_a_broker_that_knows_no_ids_is_asked_by_name() -> None:
     request = FetchById(asked([("a", [(0, 5, 9)])]), {"a": A.bytes}).prepare(SPEAKS_12)
     assert request.API_VERSION == 11
     assert request.topics == [("a", [(0, -1, 5, -1, 9)])]
+
+
+def test_topics_without_an_id_are_asked_for_by_name() -> None:
+    aim = Aim()
+    aim.at({"a": str(None), "b": str(A)})  # as kafka-python tells of a cluster whose format has none
+    for named, version in ([("a", [(0, 5, 9)])], 11), ([("b", [(0, 5, 9)])], 13):
+        assert version == FetchById(asked(named), aim._ids).prepare(SPEAKS_13).API_VERSION
+
+
+def test_an_error_of_the_whole_request_is_raised() -> None:
+    broken = bytearray(written([]).getvalue())
+    broken[4:6] = struct.pack(">h", NotLeaderForPartitionError.errno)
+
+    async def send(_: int, __: Any) -> Answer:
+        return Answer.decode(BytesIO(bytes(broken)))
+
+    async def scenario() -> None:
+        aim = Aim()
+        aim.at(IDS)
+        await aim.through(send)(1, asked([("a", [(0, 5, 9)])]))
+
+    with pytest.raises(NotLeaderForPartitionError):
+        asyncio.run(scenario())
 
 
 class Broker:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from contextlib import suppress
 from typing import Any
 
 import aiokafka
@@ -14,7 +15,7 @@ import uvloop
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import OffsetResetStrategy
-from aiokafka.consumer.subscription_state import TopicPartitionState
+from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
 from aiokafka.producer.sender import Sender
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatch, LegacyRecordBatchBuilder
@@ -366,6 +367,45 @@ def test_from_the_very_seek_on_nothing_is_read_from_elsewhere_but_on_the_embedde
     monkeypatch.setattr(Client._fetcher, "_default_reset_strategy", OffsetResetStrategy.EARLIEST)
     asyncio.run(its_thread(embedded=embedded)._seek_wait(client, {TP("a", 0): 5}))
     assert found == [then]
+
+
+def test_only_the_seek_of_a_take_over_forbids_to_read_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def seek_wait(*_: object) -> None:
+        """The client is sent."""
+
+    monkeypatch.setattr(stock.AIOKafkaConsumerThread, "_seek_wait", seek_wait)
+    client, thread = Client(), its_thread()
+    asyncio.run(thread._seek_wait(client, {TP("a", 0): 5}))
+    client._fetcher._default_reset_strategy = OffsetResetStrategy.EARLIEST  # revoked meanwhile
+    asyncio.run(thread._rewind(client, {TP("a", 0): 5}))
+    assert client._fetcher._default_reset_strategy == OffsetResetStrategy.EARLIEST
+
+
+def test_a_poll_that_is_cancelled_has_ended_for_who_watches_polls() -> None:
+    async def scenario() -> None:
+        state = SubscriptionState()
+        with suppress(asyncio.CancelledError), state.fetch_context():
+            assert state.fetcher_idle_time == 0
+            raise asyncio.CancelledError
+        assert state._fetch_count == 0
+        assert state.fetcher_idle_time > 0
+
+    asyncio.run(scenario())
+
+
+def test_a_new_assignment_is_taken_over_though_its_generation_has_the_number_of_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def assigned(*_: object) -> None:
+        """Faust's own part."""
+
+    monkeypatch.setattr(Consumer, "on_partitions_assigned", assigned)
+    consumer: Any = BatchApp("x", Tuning(), lambda _: asyncio.sleep(0, {})).consumer
+    for generation, sought in (1, 1), (2, 2), (2, None):
+        consumer._seek_generation = generation  # the drain loop was quicker, or the last take-over did it
+        asyncio.run(consumer.on_partitions_assigned(set(), generation))
+        assert consumer._seek_generation == sought
+    consumer._thread.thread_loop.close()
 
 
 def test_records_follow_the_seek_of_their_assignment_and_what_is_dropped_is_missed(
