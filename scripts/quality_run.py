@@ -97,13 +97,19 @@ def verdict_of(task: Task) -> Verdict:
 def with_settings(rules: Rules, settings: Sequence[tuple[str, str]]) -> Rules:
     """Rules with other values; a name with dots is a number in a module, which is changed there."""
     for name, text in settings:
-        module, dot, constant = name.rpartition(".")
-        if not dot:
-            rules = dataclasses.replace(rules, **{name: like(getattr(rules, name), text)})
-            continue
-        owner = importlib.import_module(module)
-        setattr(owner, constant, like(getattr(owner, constant), text))
+        owner, constant = place_of(name, rules)
+        value = like(getattr(owner, constant), text)
+        if owner is rules:
+            rules = dataclasses.replace(rules, **{constant: value})
+        else:
+            setattr(owner, constant, value)
     return rules
+
+
+def place_of(name: str, rules: Rules) -> tuple[Any, str]:
+    """The rules or the module that a name is about, and what it is called there."""
+    module, dot, constant = name.rpartition(".")
+    return importlib.import_module(module) if dot else rules, constant
 
 
 def like(example: Any, text: str) -> Any:
@@ -209,16 +215,10 @@ def setting(text: str) -> tuple[str, str]:
     name = name.removeprefix("TIDEMARK_")
     name = name if "." in name else name.lower()
     try:
-        like(found_at(name), value)
+        like(getattr(*place_of(name, Rules())), value)
     except (ImportError, AttributeError, ValueError, TypeError) as problem:
         raise argparse.ArgumentTypeError(f"{text}: no such rule or number, or none it can be ({problem})") from problem
     return name, value
-
-
-def found_at(name: str) -> Any:
-    """A rule, or a number in a module, as it is."""
-    module, dot, constant = name.rpartition(".")
-    return getattr(importlib.import_module(module) if dot else Rules(), constant)
 
 
 DESCRIPTION = f"""\

@@ -40,8 +40,7 @@ from streams.fetching import Aim
 
 __all__ = ["TP", "BatchApp", "BatchConsumer", "End", "RecordBatch", "TakeOver", "Tuning", "arrivals", "batch_channel"]
 
-#: Longest poll: while a partition is held back, and otherwise (an empty fetch does not end a poll, so this is also how
-#: old a known end can be).
+#: Longest poll: while a partition is held back, and otherwise (an empty fetch does not end a poll).
 PRESSED_POLL_S, IDLE_POLL_S = 0.02, 0.1
 #: After a broker's restart a rebalance may come before its metadata: so long are offsets asked for again.
 OFFSETS_S = 20.0
@@ -505,7 +504,7 @@ class BatchConsumer(stock.Consumer):
         except Exception as problem:  # noqa: BLE001 -- a courtesy to Kafka must not block a rebalance
             self.log.warning("offsets not committed before a rebalance: %r", problem)
         await super().on_partitions_revoked(revoked)
-        self._when_out_of_range(OffsetResetStrategy.EARLIEST)  # new partitions have no position before they are sought
+        self._begin_anywhere()
         self._forget(revoked)
 
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
@@ -531,7 +530,7 @@ class BatchConsumer(stock.Consumer):
             self._forget(set(self._inflight) | set(self._next) | set(self._ends))
             self._held.clear()
             self._buffered_partitions.clear()
-            self._when_out_of_range(OffsetResetStrategy.EARLIEST)
+            self._begin_anywhere()
             positions = dict(await cast("BatchApp", self.app).take_over(self.assignment()))
             if positions:
                 await self.seek_wait(positions)
@@ -540,10 +539,11 @@ class BatchConsumer(stock.Consumer):
                 self._next.update(positions)
             self._seek_generation = generation
 
-    def _when_out_of_range(self, strategy: int) -> None:
+    def _begin_anywhere(self) -> None:
+        """Until a take-over seeks, which forbids it: new partitions have no position before they are sought."""
         thread = cast("Any", self._thread)
         if thread is not None and thread._consumer is not None:
-            thread._consumer._fetcher._default_reset_strategy = strategy
+            thread._consumer._fetcher._default_reset_strategy = OffsetResetStrategy.EARLIEST
 
     def _forget(self, tps: Iterable[TP]) -> None:
         for tp in tps:
