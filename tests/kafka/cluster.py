@@ -130,12 +130,10 @@ class KafkaServer(Child):
         first, *others = uuid.uuid4().bytes  # 127 at most: one that began with a hyphen would pass for an option
         cluster_id = base64.urlsafe_b64encode(bytes([first & 0x7F, *others])).decode().rstrip("=")
         arguments = ("format", "-t", cluster_id, "-c", str(self._properties), *options)
-        subprocess.run(
-            self._java("-Xmx128m", "kafka.tools.StorageTool", *arguments),
-            check=True,
-            capture_output=True,
-            timeout=PATIENCE_S,
-        )
+        command = self._java("-Xmx128m", "kafka.tools.StorageTool", *arguments)
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=PATIENCE_S)
+        if done.returncode:
+            raise RuntimeError(f"Kafka's StorageTool ended with {done.returncode}: {done.stdout}{done.stderr}")
 
     def _java(self, memory: str, *arguments: str) -> list[str]:
         options = [memory, "-XX:+UseSerialGC", f"-Dlog4j2.configurationFile={_LOG4J}"]

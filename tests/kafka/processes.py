@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -23,11 +24,26 @@ class Missing(Exception):
     """A program these tests need is not on this machine; the text says which and how to get it."""
 
 
+#: Below the ports that Linux gives to outgoing connections: one of those would take a port while a broker is down.
+_PORTS = range(10_000, 32_768)
+#: While this process lives, a UDP socket on the same number tells every other test run that the port is taken.
+_taken: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A TCP port of the loopback address that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    """A TCP port of the loopback address that nobody listens on, given to nobody else while this process lives."""
+    while True:
+        port = secrets.choice(_PORTS)
+        mark = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        try:
+            mark.bind(("127.0.0.1", port))
+            with socket.socket() as listener:
+                listener.bind(("127.0.0.1", port))
+        except OSError:
+            mark.close()
+            continue
+        _taken.append(mark)
+        return port
 
 
 def wait_until(true: Callable[[], bool], what: str, seconds: float = PATIENCE_S) -> None:
