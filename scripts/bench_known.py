@@ -19,6 +19,8 @@ from tests.partition import Arrival, Partition
 
 #: Wallets that are computed, and their events: 25 each on average, over four days.
 CHARACTERS, EVENTS, DAYS = 4000, 100_000, 4
+#: Wallets whose records come GAP_MS apart.
+USUAL = 10_000
 #: Wallets of one MSET.
 CHUNK = 1000
 #: A row and, if the wallet has one, its journal, as Redis keeps them.
@@ -90,8 +92,12 @@ def settle(world: World, people: Crowd, wallets: int) -> Path:
 
 
 def traffic(wallets: int) -> Traffic:
-    """The traffic of these wallets, from where the crowd's own ended."""
-    return Traffic(wallets, characters=CHARACTERS, start_ms=START_MS, gap_ms=GAP_MS)
+    """The traffic of these wallets, from where the crowd's own ended.
+
+    However many they are, each makes ten records a day: of a million that shared the records of ten thousand most would
+    be dormant, and come back.
+    """
+    return Traffic(wallets, characters=CHARACTERS, start_ms=START_MS, gap_ms=max(1, round(GAP_MS * USUAL / wallets)))
 
 
 def bytes_per_wallet(world: World, wallets: int, sample: int = 500) -> dict[str, float]:

@@ -24,7 +24,7 @@ HISTORY, HISTORY_MS = 60_000, 2 * 86_400_000
 #: Newcomers are given their first segment with their fifth transaction, a second apart; then there is a steady flow.
 WARM_S = 12.0
 #: A busy sender waits so long for records to send together, as Kafka's own does since 4.0; a calm one, as that of
-#: kafka-python does, sends each at once.
+#: kafka-python does, sends at once what it has.
 BUSY, LINGER_MS = 5_000, 5.0
 
 

@@ -1,7 +1,6 @@
 """Live traffic at a fixed rate, as a process of its own: it must never be what is measured.
 
-Runs in an environment of its own with confluent-kafka: librdkafka costs a third of a Python client's CPU at 20,000
-records a second. Prints one JSON line when it ends (after `--seconds`, or on SIGTERM).
+Prints one JSON line when it ends (after `--seconds`, or on SIGTERM).
 """
 
 from __future__ import annotations
@@ -14,9 +13,10 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 from scripts.bench_traffic import TOUCHES, TRANSACTIONS, Traffic
+from scripts.bench_wire import Wire
 
 #: Bodies made before the first record is sent, then sent again and again under new ids.
 POOL = 40_000
@@ -64,7 +64,11 @@ def bodies(wallets: int) -> list[Body]:
 
 
 def records(wallets: int, newcomers: float, rate: float) -> Iterator[tuple[bytes, Body]]:
-    """Wallet and body of each record, without end. `newcomers`: share of the records from wallets never seen before."""
+    """Wallet and body of each record, without end. `newcomers`: share of the records from wallets never seen before.
+
+    So many of them are there at any time as send one record a second each, and one in six is new every second: all at
+    the same point of their lives would be announced within one second of six.
+    """
     pool = bodies(wallets)
     known = itertools.cycle([(b"w%d" % body.wallet, body) for body in pool])
     buying = itertools.cycle([body for body in pool if body.lane == 0])
@@ -76,22 +80,30 @@ def records(wallets: int, newcomers: float, rate: float) -> Iterator[tuple[bytes
             yield key, body
             continue
         owed -= 1
-        group, turn = divmod(arrived, together * EVENTS_OF_A_NEWCOMER)
+        second, seat = divmod(arrived, together)
         arrived += 1
-        yield b"n%d-%d" % (group, turn % together), next(buying)
+        yield b"n%d-%d" % (seat, (second + seat) // EVENTS_OF_A_NEWCOMER), next(buying)
 
 
-def send(producer: Any, topics: tuple[str, str], source: Iterator[tuple[bytes, Body]], pace: Pace) -> Account:
+class Way(Protocol):
+    """Where records go; see `bench_wire.Wire`."""
+
+    waiting: int
+
+    def add(self, topic: str, key: bytes, value: bytes, at_ms: int) -> None: ...
+    def ship(self) -> None: ...
+    def settle(self) -> None: ...
+
+
+def send(way: Way, topics: tuple[str, str], source: Iterator[tuple[bytes, Body]], pace: Pace) -> Account:
     """Send until the pace says that it is enough; every record carries the wall clock in its value and timestamp."""
     account, run = Account(began_ms=now_ms()), now_ms()
     for number, (key, body) in enumerate(source):
-        if not pace.wait(number, account):
+        if not pace.wait(number, account, way):
             break
         at_ms = now_ms()
         event = b'{"event_id":"l%d-%d","wallet_id":"%b","occurred_at":%d,%b' % (run, number, key, at_ms, body.rest)
-        producer.produce(topics[body.lane], event, key, timestamp=at_ms)
-        if number % 64 == 0:
-            producer.poll(0)  # or what has been delivered would fill its queue
+        way.add(topics[body.lane], key, event, at_ms)
         if body.lane == 0:
             account.transactions += 1
             account.revenue_micros += body.micros
@@ -100,40 +112,42 @@ def send(producer: Any, topics: tuple[str, str], source: Iterator[tuple[bytes, B
             account.cost_micros += body.micros
     account.ended_ms = now_ms()
     account.records_per_second = round(account.sent / max(1, account.ended_ms - account.began_ms) * 1000, 1)
-    if left := producer.flush(60):
-        raise SystemExit(f"{left} records were not delivered within a minute")
+    way.settle()
     account.cpu_seconds = round(time.process_time(), 2)
     return account
 
 
 class Pace:
-    """Lets `rate` records a second through, until `seconds` are over or `end` was called."""
+    """Lets `rate` records a second through, until `seconds` are over or `end` was called.
 
-    def __init__(self, rate: float, seconds: float) -> None:
-        self._rate, self._many = rate, int(rate * seconds)
-        self._began = time.monotonic()
+    `linger_s`: so long the first of some records waits for others to be sent with, as a busy client's do.
+    """
+
+    def __init__(self, rate: float, seconds: float, linger_s: float = 0.0) -> None:
+        self._rate, self._many, self._linger_s = rate, int(rate * seconds), linger_s
+        self._began = self._since = time.monotonic()
         self._let, self._ended = 0, False
 
     def end(self, _signal: int, _frame: FrameType | None) -> None:
         self._ended = True
 
-    def wait(self, number: int, account: Account) -> bool:
-        """Return when it is the turn of this record; False when no more are to be sent."""
+    def wait(self, number: int, account: Account, way: Way) -> bool:
+        """Return when it is the turn of this record; False when no more are to be sent. Ships what has lingered."""
         if number < self._let:
             return True
         while not self._ended and number < self._many:
-            elapsed = time.monotonic() - self._began
+            now = time.monotonic()
+            if way.waiting and now - self._since >= self._linger_s:
+                way.ship()
+            elapsed = now - self._began
             self._let = min(self._many, int(elapsed * self._rate))
             if number < self._let:
                 account.behind_ms = max(account.behind_ms, round((elapsed - number / self._rate) * 1000, 1))
+                if not way.waiting:
+                    self._since = now
                 return True
             time.sleep(PAUSE_S)
         return False
-
-
-def not_delivered(problem: object, _message: object) -> None:
-    """One record that is lost makes every figure of the run wrong."""
-    raise SystemExit(f"a record was not delivered: {problem}")
 
 
 def now_ms() -> int:
@@ -155,24 +169,13 @@ def main() -> None:
     )
     given = parser.parse_args()
 
-    from confluent_kafka import Producer  # only in the environment this runs in
-
-    producer = Producer(
-        {
-            "bootstrap.servers": given.bootstrap,
-            "acks": "all",
-            "enable.idempotence": True,
-            "linger.ms": given.linger,
-            "partitioner": "murmur2_random",
-            "delivery.report.only.error": True,
-            "on_delivery": not_delivered,
-        }
-    )
+    topics = tuple(given.topics)
+    way = Wire(given.bootstrap, topics)
     source = records(given.wallets, given.newcomers, given.rate)
     first = next(source)
-    pace = Pace(given.rate, given.seconds)
+    pace = Pace(given.rate, given.seconds, given.linger / 1000)
     signal.signal(signal.SIGTERM, pace.end)
-    account = send(producer, tuple(given.topics), itertools.chain([first], source), pace)
+    account = send(way, topics, itertools.chain([first], source), pace)
     print(json.dumps(asdict(account)), flush=True)
 
 

@@ -137,8 +137,7 @@ class Live(Child):
 
     def __init__(self, world: World, rate: float, seconds: float = 1e9, **options: float) -> None:
         super().__init__("sender", world.folder / f"sender-{uuid.uuid4().hex[:8]}.log")
-        python = environment("sender", ["confluent-kafka==2.12.2"])
-        words = [str(python), "-m", "scripts.bench_sender", world.bootstrap]
+        words = [sys.executable, "-m", "scripts.bench_sender", world.bootstrap]
         words += ["--topics", world.transactions, world.touches, "--rate", str(rate), "--seconds", str(seconds)]
         for option, value in options.items():
             words += [f"--{option}", str(value)]

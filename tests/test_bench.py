@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 import json
 import runpy
+import struct
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -23,6 +25,7 @@ from scripts.bench_sender import EVENTS_OF_A_NEWCOMER, Account, Pace, bodies, re
 from scripts.bench_soak import slope
 from scripts.bench_stage import quantile
 from scripts.bench_traffic import TRANSACTIONS, Traffic
+from scripts.bench_wire import failures
 from scripts.bench_workers import longest_pause
 from scripts.benchmark import flat, parse
 from scripts.phases import PHASES, Stopwatch, phases, taken_apart
@@ -123,19 +126,23 @@ def test_the_season_has_as_many_records_as_asked_for() -> None:
 
 
 class Log:
-    """Stands for the producer of confluent-kafka, which is not in this environment."""
+    """Keeps what it is given, and in which requests it went."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, dict[str, Any], bytes, int]] = []
+        self.requests: list[tuple[float, int]] = []
+        self.waiting = 0
 
-    def produce(self, topic: str, value: bytes, key: bytes, timestamp: int) -> None:
-        self.sent.append((topic, json.loads(value), key, timestamp))
+    def add(self, topic: str, key: bytes, value: bytes, at_ms: int) -> None:
+        self.sent.append((topic, json.loads(value), key, at_ms))
+        self.waiting += 1
 
-    def poll(self, _timeout: float) -> int:
-        return 0
+    def ship(self) -> None:
+        self.requests.append((time.monotonic(), self.waiting))
+        self.waiting = 0
 
-    def flush(self, _timeout: float) -> int:
-        return 0
+    def settle(self) -> None:
+        self.ship()
 
 
 def test_live_records_say_when_they_were_sent_and_are_accounted_for() -> None:
@@ -148,18 +155,55 @@ def test_live_records_say_when_they_were_sent_and_are_accounted_for() -> None:
     fees = sum(round(event.get("fee_usd", 0) * 1_000_000) for _, event, _, _ in log.sent)
     costs = sum(round(event.get("cost_usd", 0) * 1_000_000) for _, event, _, _ in log.sent)
     assert (account.revenue_micros, account.cost_micros) == (fees, costs)
+    assert sum(many for _, many in log.requests) == 2000
+
+
+@pytest.mark.parametrize("linger_s", [0.0, 0.02])
+def test_records_leave_at_once_or_when_the_first_has_lingered(linger_s: float) -> None:
+    log, source = Log(), records(100, 0, 2000)
+    next(source)  # before the clock runs: it makes the bodies
+    send(log, ("tx", "touch"), source, Pace(2000, 0.3, linger_s))
+    times = [at for at, _ in log.requests]
+    waits = sorted(later - before for before, later in itertools.pairwise(times[:-1]))
+    assert waits[0] >= linger_s
+    assert len(log.requests) > (30 if not linger_s else 3)
 
 
 def test_every_newcomer_makes_enough_transactions_to_be_given_a_segment() -> None:
     found = [(key, body) for key, body in itertools.islice(records(100, 0.25, 100), 1200) if key.startswith(b"n")]
     assert len(found) == 300
     assert {body.lane for _, body in found} == {0}
-    assert set(Counter(key for key, _ in found).values()) == {EVENTS_OF_A_NEWCOMER}
+    made = Counter(key for key, _ in found)
+    begun = {key for key, _ in found[:25]} | {key for key, _ in found[-25:]}  # there at the beginning, or at the end
+    assert {many for key, many in made.items() if key not in begun} == {EVENTS_OF_A_NEWCOMER}
+
+
+def test_one_newcomer_in_six_is_at_each_point_of_its_life() -> None:
+    """All at the same would be announced within one second of six."""
+    found = [key for key, _ in itertools.islice(records(100, 0.25, 240), 14_400) if key.startswith(b"n")]
+    so_far: Counter[bytes] = Counter()
+    fifths = []
+    for number, key in enumerate(found):
+        so_far[key] += 1
+        if so_far[key] == 5:
+            fifths.append(number // 60)
+    by_second = Counter(fifths)
+    assert {by_second[second] for second in range(10, 60)} == {10}
+
+
+def test_an_answer_names_every_partition_that_took_nothing() -> None:
+    def taken(partition: int, error: int) -> bytes:
+        return struct.pack(">ihqq", partition, error, 7, -1)
+
+    topics = [(b"tx", [taken(0, 0), taken(3, 10)]), (b"touch", [taken(1, 6)])]
+    told = [struct.pack(">h", len(name)) + name + struct.pack(">i", len(of)) + b"".join(of) for name, of in topics]
+    answer = struct.pack(">ii", 5, len(topics)) + b"".join(told) + struct.pack(">i", 0)
+    assert failures(answer) == [("tx", 3, 10), ("touch", 1, 6)]
 
 
 def test_the_pace_is_kept_and_ends_by_itself() -> None:
-    pace, account = Pace(5000, 0.1), Account()
-    assert len(list(itertools.takewhile(lambda number: pace.wait(number, account), itertools.count()))) == 500
+    pace, account, log = Pace(5000, 0.1), Account(), Log()
+    assert len(list(itertools.takewhile(lambda number: pace.wait(number, account, log), itertools.count()))) == 500
 
 
 def test_bodies_are_the_traffic_without_who_and_when() -> None:
