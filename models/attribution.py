@@ -208,7 +208,7 @@ def work_through(
     `lost`: (p,) what memory lost, by partition; added to. `text`, `wallets` and `decay`: as `Memory` has them.
     """
     memory = open_memory(text, wallets, decay, new_by_wallet(moves, len(wallets)))
-    path, cells = room_for_paths(memory, limits), empty_cells(SMALLEST)
+    path, cells = room_for_paths(limits), empty_cells(SMALLEST)
     wanted = np.empty((2, path.shape[1]), np.int64)
     touch = 0
     for number in range(len(moves.wallet)):
@@ -237,7 +237,7 @@ def work_through(
             credit_fee(cells, path, touches, wanted, Fee(ledger, moves.fee[number], 1))
             fee = at_ms * SEGMENTS + segment, moves.fee[number]
             lost[part] += remember_fee(memory, wallet, fee, event.clock_ms, limits)
-    journals, ends = write_journals(memory, limits, path)
+    journals, ends = write_journals(memory)
     return cells, journals, ends
 
 

@@ -1,11 +1,11 @@
-"""The journal `j` of a wallet as it is stored: its touches, the path they make, fees a late touch may re-credit.
+"""The journal `j` of a wallet as it is stored: its touches, and fees a late touch may re-credit.
 
-A path is stored with its weights, so a wallet read back from Redis is credited without decoding its touches. Loops
-over events read and write journals in `models.memory`; the bytes are those of `models.layout`.
+Loops over events read and write journals in `models.memory`; the bytes are those of `models.layout`.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,12 +14,15 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from models.layout import CAMPAIGNS, FOREVER, HEAD, TOUCH, width
+from models.layout import CAMPAIGNS, FEE_BYTES, HEAD, TOUCH
 from models.rows import UnknownFormat, since_version_1
 
 #: Version of the layout. Stored journals of all these are read.
-JOURNAL_VERSION = 2
-JOURNAL_VERSIONS = frozenset({1, JOURNAL_VERSION})
+JOURNAL_VERSION = 3
+JOURNAL_VERSIONS = frozenset({1, 2, JOURNAL_VERSION})
+#: The head of versions 1 and 2: version, bytes up to the fees, touches, eligible touches, and from when to when the
+#: path was valid that they stored behind it: four rows of int64 for 8, 64, 128, ... touches, and four sums.
+_HEAD_BEFORE_3 = struct.Struct("<BIHHqq")
 #: Time decay (half-life 7.5 d): T[h] = round(2^24 2^(-h/180)) for a touch h whole hours older than the newest.
 DECAY = tuple(round(2**24 * 2 ** (-hours / 180)) for hours in range(366 * 24 + 1))
 
@@ -55,14 +58,14 @@ class Journal:
     @property
     def fees(self) -> bytes:
         """Packed, in order of arrival, the oldest first."""
-        _, size, *_ = HEAD.unpack_from(self.stored)
+        _, size, _ = HEAD.unpack_from(self.stored)
         return self.stored[size:]
 
     @property
     def touches(self) -> tuple[Touched, ...]:
         """The touches, oldest first."""
-        _, _, count, eligible, _, _ = HEAD.unpack_from(self.stored)
-        found, place = [], HEAD.size + (8 * (4 * width(eligible) + 4) if eligible else 0)
+        _, _, count = HEAD.unpack_from(self.stored)
+        found, place = [], HEAD.size
         for _ in range(count):
             at_ms, code, size = TOUCH.unpack_from(self.stored, place)
             place += TOUCH.size + size
@@ -75,13 +78,18 @@ def unpack_journals(stored: Sequence[bytes], codes: int = CAMPAIGNS) -> list[Jou
     for each in stored:
         if not each or each[0] not in JOURNAL_VERSIONS:
             raise UnknownFormat(f"a wallet journal of version {each[0] if each else '?'}, {len(each)} bytes")
-    ends = np.cumsum([len(each) for each in stored], dtype=np.int64)
-    largest = _check()(np.frombuffer(b"".join(stored), np.uint8), ends)
+    today = [each if each[0] == JOURNAL_VERSION else _since_before_3(each) for each in stored]
+    ends = np.cumsum([len(each) for each in today], dtype=np.int64)
+    largest = _check()(np.frombuffer(b"".join(today), np.uint8), ends)
     for wrong in np.flatnonzero((largest < 0) | (largest >= codes)).tolist():
         if largest[wrong] < 0:
-            raise UnknownFormat(f"a damaged wallet journal of {len(stored[wrong])} bytes")
+            raise _damaged(stored[wrong])
         raise UnknownFormat(f"a wallet journal with a touch of campaign {largest[wrong]}, of which nothing is known")
-    return [Journal(each if each[0] == JOURNAL_VERSION else _since_version_1(each)) for each in stored]
+    return [Journal(each) for each in today]
+
+
+def _damaged(stored: bytes) -> UnknownFormat:
+    return UnknownFormat(f"a damaged wallet journal of {len(stored)} bytes")
 
 
 @cache
@@ -92,10 +100,19 @@ def _check() -> Callable[[NDArray[np.uint8], NDArray[np.int64]], NDArray[np.int6
     return largest_codes
 
 
-def _since_version_1(stored: bytes) -> bytes:
-    _, size, *_ = HEAD.unpack_from(stored)
-    fees = since_version_1(np.frombuffer(stored[size:], "<i8").reshape(-1, 2)).tobytes()
-    return bytes([JOURNAL_VERSION]) + stored[1:size] + fees
+def _since_before_3(stored: bytes) -> bytes:
+    """A journal of version 1 or 2 in today's: without the path, which its touches tell, and with today's fees."""
+    if len(stored) < _HEAD_BEFORE_3.size:
+        raise _damaged(stored)
+    version, size, count, eligible, *_ = _HEAD_BEFORE_3.unpack_from(stored)
+    wide = 8 if eligible <= 8 else -(-eligible // 64) * 64
+    begin = _HEAD_BEFORE_3.size + (8 * (4 * wide + 4) if eligible else 0)
+    if not begin <= size <= len(stored) or (len(stored) - size) % FEE_BYTES:
+        raise _damaged(stored)
+    touches, fees = stored[begin:size], stored[size:]
+    if version == 1:
+        fees = since_version_1(np.frombuffer(fees, "<i8").reshape(-1, 2)).tobytes()
+    return HEAD.pack(JOURNAL_VERSION, HEAD.size + len(touches), count) + touches + fees
 
 
-EMPTY_JOURNAL = Journal(HEAD.pack(JOURNAL_VERSION, HEAD.size, 0, 0, -FOREVER, FOREVER))
+EMPTY_JOURNAL = Journal(HEAD.pack(JOURNAL_VERSION, HEAD.size, 0))

@@ -12,12 +12,9 @@ from models.compiled import compiled, leaf
 from models.layout import (
     FEE_BYTES,
     FOREVER,
-    H_ELIGIBLE,
     H_SIZE,
     H_TOUCHES,
     HEAD_BYTES,
-    HEAVIEST,
-    NARROW,
     TOUCH_BYTES,
 )
 
@@ -34,20 +31,6 @@ def number_at(text: NDArray[np.uint8], place: int, size: int) -> int:
     return value  # type: ignore[return-value]  # the compiler knows one kind of integer
 
 
-@leaf
-def block_width(touches: int) -> int:
-    """Places of each row in the stored block of a path of so many touches."""
-    if touches == 0:
-        return 0
-    return NARROW if touches <= NARROW else (touches + 63) // 64 * 64
-
-
-@leaf
-def block_size(touches: int) -> int:
-    """Bytes of the stored block of a path of so many touches."""
-    return 8 * (4 * block_width(touches) + 4) if touches else 0
-
-
 @compiled
 def largest_codes(text: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[np.int64]:
     """For each stored journal (n,) what `largest_code` says; `text`: all of them, end to end; `ends`: (n,)."""
@@ -62,28 +45,14 @@ def largest_codes(text: NDArray[np.uint8], ends: NDArray[np.int64]) -> NDArray[n
 def largest_code(text: NDArray[np.uint8]) -> int:
     """The largest number of a campaign in a stored journal, 0 without a touch; -1 where loops could go astray in it.
 
-    Its parts fill it exactly, times are in order, and the weights of the path are such as touches have.
+    Its parts fill it exactly, and times are in order.
     """
     if len(text) < HEAD_BYTES:
         return DAMAGED
-    size, eligible = number_at(text, H_SIZE, 4), number_at(text, H_ELIGIBLE, 2)
-    place = HEAD_BYTES + block_size(eligible)
-    if eligible > number_at(text, H_TOUCHES, 2) or not place <= size <= len(text) or (len(text) - size) % FEE_BYTES:
+    size = number_at(text, H_SIZE, 4)
+    if not HEAD_BYTES <= size <= len(text) or (len(text) - size) % FEE_BYTES:
         return DAMAGED
-    of_path, of_touches = largest_in_path(text, eligible), largest_in_touches(text, place, size)
-    return DAMAGED if min(of_path, of_touches) == DAMAGED else max(of_path, of_touches)
-
-
-@leaf
-def largest_in_path(text: NDArray[np.uint8], touches: int) -> int:
-    """The largest code of the path's block, which is there whole; -1: a code or a weight is none."""
-    largest, weight, row = 0, HEAVIEST, 8 * block_width(touches)
-    for place in range(HEAD_BYTES, HEAD_BYTES + 8 * touches, 8):
-        code, weight = number_at(text, place, 8), number_at(text, place + 2 * row, 8)
-        if code < 1 or not 0 <= weight <= HEAVIEST:
-            return DAMAGED
-        largest = max(largest, code)
-    return largest if weight == HEAVIEST else DAMAGED
+    return largest_in_touches(text, HEAD_BYTES, size)
 
 
 @leaf

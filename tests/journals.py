@@ -7,7 +7,6 @@ loops, a batch at a time.
 from __future__ import annotations
 
 import math
-import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from models.attribution import Books, credit
 from models.columns import Events
 from models.counters import RULES, Codes, add_cells, campaign_field
 from models.journeys import DECAY, JOURNAL_VERSION, Journal, Touched
-from models.layout import FEE, FOREVER, HEAD, TOUCH
+from models.layout import FEE, HEAD, TOUCH
 from models.rows import FEES, SEGMENTS, blank_rows
 from models.rules import HOUR_MS, Rules
 
@@ -58,31 +57,11 @@ def eligible(touched: Sequence[Touched], t: int, rules: Rules) -> list[Touched]:
     ]
 
 
-def as_stored(touched: Sequence[Touched], fees: Sequence[tuple[int, int]], rules: Rules) -> bytes:
+def as_stored(touched: Sequence[Touched], fees: Sequence[tuple[int, int]]) -> bytes:
     """A journal of touches in their order, and of fees, byte by byte."""
-    lo, hi, block = -FOREVER, FOREVER, b""
-    path = eligible(touched, touched[-1].occurred_at_ms, rules) if touched else []
-    if touched:
-        newest = touched[-1].occurred_at_ms
-        block = block_of(path)
-        edges = [touch.occurred_at_ms + rules.look_back_ms + 1 for touch in touched]
-        lo = max([newest, *[edge for edge in edges if edge <= newest]])
-        hi = min(edge for edge in edges if edge > newest)
     entries = b"".join(TOUCH.pack(t.occurred_at_ms, t.code, len(t.event_id)) + t.event_id for t in touched)
-    size = HEAD.size + len(block) + len(entries)
-    head = HEAD.pack(JOURNAL_VERSION, size, len(touched), len(path), lo, hi)
-    return head + block + entries + b"".join(FEE.pack(*fee) for fee in fees)
-
-
-def block_of(path: Sequence[Touched]) -> bytes:
-    """Four padded rows, three sums, the number of touches."""
-    wide = 8 if len(path) <= 8 else math.ceil(len(path) / 64) * 64
-    times = [touch.occurred_at_ms for touch in path]
-    weights = [weights_of(rule, times) for rule in RULES[2:]]
-    rows = [[touch.code for touch in path], *weights]
-    numbers = [number for row in rows for number in [*row, *[0] * (wide - len(row))]]
-    numbers += [*map(sum, weights), len(path)]
-    return struct.pack(f"<{len(numbers)}q", *numbers)
+    head = HEAD.pack(JOURNAL_VERSION, HEAD.size + len(entries), len(touched))
+    return head + entries + b"".join(FEE.pack(*fee) for fee in fees)
 
 
 # ------------------------------------------------------------------ the books of one wallet

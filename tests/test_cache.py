@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from models.journeys import Journal, Touched
 from models.rows import HAS_JOURNAL, ROW_VERSION, blank_rows
-from models.rules import Rules
 from models.state import Record
 from streams.cache import Lookup, WalletCache
 from tests.journals import as_stored
 from tests.partition import NOON_MS
 
-JOURNAL = Journal(as_stored([Touched(NOON_MS, b"e", 1)], [], Rules()))
+JOURNAL = Journal(as_stored([Touched(NOON_MS, b"e", 1)], []))
 
 
 def records(*keys: bytes | None) -> list[Record]:

@@ -11,59 +11,58 @@ import pytest
 
 from models.journeys import JOURNAL_VERSION, JOURNAL_VERSIONS, Journal
 from models.rows import ROW_VERSION, ROW_VERSIONS, SEGMENTS, UnknownFormat, unpack_rows
-from tests.golden import LARGE, Golden, catalogue, counted, meaning, story
+from tests.golden import FILES, LARGE, Golden, catalogue, counted, meaning, story
 from tests.partition import NOON_MS, Partition
 
-VERSIONS = sorted(ROW_VERSIONS)
-#: Before today's rules for when a wallet moves: these files tell the story the same way, and today's tells it another.
-OLDER = VERSIONS[:-1]
-TODAY = Golden.read(ROW_VERSION)
+#: Before today's rules for when a wallet moves: these files tell the story the same way, and newer ones another.
+OLDER = [number for number, row_version in FILES.items() if row_version < ROW_VERSION]
+TODAY = Golden.read(max(FILES))
 
 
 def test_there_is_a_golden_file_of_every_version_that_is_read() -> None:
-    rows = {bytes.fromhex(one["row"])[0] for version in VERSIONS for one in Golden.read(version).wallets.values()}
+    rows = {bytes.fromhex(one["row"])[0] for number in FILES for one in Golden.read(number).wallets.values()}
     journals = {
         bytes.fromhex(one["journal"])[0]
-        for version in VERSIONS
-        for one in Golden.read(version).wallets.values()
+        for number in FILES
+        for one in Golden.read(number).wallets.values()
         if one["journal"]
     }
     assert (rows, journals) == (set(ROW_VERSIONS), set(JOURNAL_VERSIONS))
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_a_stored_wallet_means_what_it_meant(version: int) -> None:
-    for name, one in Golden.read(version).wallets.items():
+@pytest.mark.parametrize("number", FILES)
+def test_a_stored_wallet_means_what_it_meant(number: int) -> None:
+    for name, one in Golden.read(number).wallets.items():
         found = meaning(bytes.fromhex(one["row"]), bytes.fromhex(one["journal"]))
         assert found.pop("features") == pytest.approx(one["features"], rel=1e-12), name
         assert found == {field: one[field] for field in found}, name
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_a_partition_goes_on_from_any_version_to_the_same_integers(version: int) -> None:
+@pytest.mark.parametrize("number", FILES)
+def test_a_partition_goes_on_from_any_layout_to_the_same_integers(number: int) -> None:
     """To those that the program which stored it came to. In a crash of the market nobody moves, whatever the rules."""
-    golden, (_, after) = Golden.read(version), story()
+    golden, (_, after) = Golden.read(number), story()
     told = golden.partition()
     told.catalogue = replace(catalogue(), held_from_ms=NOON_MS, held_until_ms=1 << 62)
     told.take(after)
     assert counted(told) == golden.content["after"]
     touched = {record.key for _, record in after}
     for name, row in told.rows.items():
-        assert row[0] == (ROW_VERSION if name in touched else version), name
+        assert row[0] == (ROW_VERSION if name in touched else FILES[number]), name
     for name, journal in told.journals.items():
         was = bytes.fromhex(golden.wallets[name.decode()]["journal"] or "00")[0]
         assert journal[0] == (JOURNAL_VERSION if name in touched else was)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_a_partition_goes_on_from_any_version_to_the_same_money_where_wallets_may_move(version: int) -> None:
+@pytest.mark.parametrize("number", FILES)
+def test_a_partition_goes_on_from_any_layout_to_the_same_money_where_wallets_may_move(number: int) -> None:
     """Who is in which segment is for the rules of today to say; what was earned and spent is not."""
-    golden, (_, after) = Golden.read(version), story()
+    golden, (_, after) = Golden.read(number), story()
     told, expected = golden.partition().take(after), Partition()
     expected.cells = {name.encode(): cell.encode() for name, cell in golden.content["after"]["cells"].items()}
     assert told.by_campaign() == expected.by_campaign()
     assert without_segments(counted(told)) == without_segments(golden.content["after"])
-    assert counted(told) == counted(Golden.read(OLDER[0] if version in OLDER else version).partition().take(after))
+    assert counted(told) == counted(Golden.read(OLDER[0] if number in OLDER else max(FILES)).partition().take(after))
 
 
 def without_segments(told: dict[str, Any]) -> dict[str, Any]:
@@ -87,11 +86,11 @@ def test_the_story_told_today_is_the_one_of_today_s_file() -> None:
 def test_rows_of_all_versions_are_read_in_one_batch() -> None:
     stored: list[bytes | None] = [None]
     for name in TODAY.wallets:
-        stored += [bytes.fromhex(Golden.read(version).wallets[name]["row"]) for version in VERSIONS]
+        stored += [bytes.fromhex(Golden.read(number).wallets[name]["row"]) for number in FILES]
     rows = unpack_rows(stored)
     assert rows["version"].tolist() == [0, *[ROW_VERSION] * (len(stored) - 1)]
     assert rows.tobytes() == b"".join(unpack_rows([row]).tobytes() for row in stored)
-    by_version = rows[1:].reshape(len(TODAY.wallets), len(VERSIONS))
+    by_version = rows[1:].reshape(len(TODAY.wallets), len(FILES))
     for of_one, name in zip(by_version, TODAY.wallets, strict=True):
         assert {row.tobytes() for row in of_one[: len(OLDER)]} == {of_one[0].tobytes()}
         assert of_one[-1].tobytes() == bytes.fromhex(TODAY.wallets[name]["row"])
@@ -108,7 +107,7 @@ def test_an_older_row_keeps_everything_but_what_its_version_had_otherwise(versio
     assert rows["rebased_s"].any() == (version == ROW_VERSION)
 
 
-@pytest.mark.parametrize("version", [0, max(VERSIONS) + 1, 255])
+@pytest.mark.parametrize("version", [0, max(*ROW_VERSIONS, *JOURNAL_VERSIONS) + 1, 255])
 def test_an_unknown_version_is_refused_by_its_name(version: int) -> None:
     one = TODAY.wallets["mover"]
     with pytest.raises(UnknownFormat, match=f"row of version {version}"):
@@ -117,6 +116,16 @@ def test_an_unknown_version_is_refused_by_its_name(version: int) -> None:
         Journal.unpack(bytes([version]) + bytes.fromhex(one["journal"])[1:])
     with pytest.raises(UnknownFormat):
         Journal.unpack(b"")
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize(("place", "damage"), [(1, bytes(4)), (1, b"\xff" * 4), (5, b"\x09"), (7, b"\x09"), (20, b"")])
+def test_a_damaged_journal_of_an_older_version_is_refused(number: int, place: int, damage: bytes) -> None:
+    """Bytes up to the fees, touches, those of the path that was stored, and a head that is cut off."""
+    stored = bytes.fromhex(Golden.read(number).wallets["mover"]["journal"])
+    assert Journal.unpack(stored).pack()[0] == JOURNAL_VERSION
+    with pytest.raises(UnknownFormat, match="damaged wallet journal"):
+        Journal.unpack(stored[:place] + (damage + stored[place + len(damage) :] if damage else b""))
 
 
 @pytest.mark.parametrize("number", [LARGE + 1, SEGMENTS - 1])

@@ -23,7 +23,6 @@ from models.counters import RULES, campaign_field, cell_field, encode_cell
 from models.hashing import partitions_of
 from models.journeys import Journal, Touched
 from models.rows import FEATURES, ROW_VERSION, ROW_VERSIONS, WHALE, blank_rows
-from models.rules import Rules
 from models.segments import Catalogue, Segment
 from models.state import Totals
 from streams import readouts
@@ -229,7 +228,7 @@ def test_a_wallet_is_found_where_the_partitioner_puts_it(settings: Settings) -> 
     wallet = "wällét/1 |%"
     (partition,) = partitions_of([wallet.encode()], PARTITIONS, "murmur2").tolist()
     field = campaign_field("spring|50%", "email")
-    journal = Journal(as_stored([Touched(1_700_000_000_123, b"e1", 1)], [], Rules()))
+    journal = Journal(as_stored([Touched(1_700_000_000_123, b"e1", 1)], []))
     strings = {b"w:" + wallet.encode(): stored_row(3, whale=True), b"j:" + wallet.encode(): journal.pack()}
     for other in range(PARTITIONS):
         commit(settings, other, Writes(strings, {b"codes": {field: b"1"}}) if other == partition else Writes())
@@ -255,7 +254,7 @@ def test_a_wallet_is_found_where_the_partitioner_puts_it(settings: Settings) -> 
         readouts.wallet(settings, "w2")
 
 
-@pytest.mark.parametrize("damaged", [b"\2" * 99, as_stored([Touched(1_700_000_000_123, b"e", 2)], [], Rules())])
+@pytest.mark.parametrize("damaged", [b"\2" * 99, as_stored([Touched(1_700_000_000_123, b"e", 2)], [])])
 def test_a_wallet_with_a_damaged_journal_or_one_of_an_unknown_campaign_is_refused_in_one_line(
     settings: Settings, damaged: bytes
 ) -> None:
