@@ -96,17 +96,25 @@ def decode(memory: Memory, wallet: int) -> None:
 
 
 @leaf
+def asks_first(of: NDArray[np.int64], knows: int) -> bool:
+    """Whether a part of a wallet's journal is to be decoded: there is one, and nobody has asked for that part before.
+
+    `knows`: KNOWS_TOUCHES or KNOWS_FEES, which is set from now on.
+    """
+    if of[knows]:
+        return False
+    of[knows] = 1
+    return bool(of[END] > of[BEGIN])
+
+
+@leaf
 def decode_touches(memory: Memory, wallet: int) -> None:
     """The touches of a stored journal as numbers, unless they are already."""
     text, of, touches = memory.text, memory.wallets[wallet], memory.touches
-    if of[KNOWS_TOUCHES]:
+    if not asks_first(of, KNOWS_TOUCHES):
         return
-    of[KNOWS_TOUCHES] = 1
-    begin = of[BEGIN]
-    if of[END] == begin:
-        return
-    of[MANY_TOUCHES] = number_at(text, begin + H_TOUCHES, 2)
-    place = begin + HEAD_BYTES
+    of[MANY_TOUCHES] = number_at(text, of[BEGIN] + H_TOUCHES, 2)
+    place = of[BEGIN] + HEAD_BYTES
     for touch in range(of[TOUCHES], of[TOUCHES] + of[MANY_TOUCHES]):
         size = number_at(text, place + 12, 2)
         touches[touch, AT], touches[touch, CODE] = number_at(text, place, 8), number_at(text, place + 8, 4)
@@ -118,13 +126,9 @@ def decode_touches(memory: Memory, wallet: int) -> None:
 def decode_fees(memory: Memory, wallet: int) -> None:
     """The fees of a stored journal as numbers, unless they are already."""
     text, of, spilled = memory.text, memory.wallets[wallet], memory.spilled
-    if of[KNOWS_FEES]:
+    if not asks_first(of, KNOWS_FEES):
         return
-    of[KNOWS_FEES] = 1
-    begin = of[BEGIN]
-    if of[END] == begin:
-        return
-    place = begin + number_at(text, begin + H_SIZE, 4)
+    place = of[BEGIN] + number_at(text, of[BEGIN] + H_SIZE, 4)
     of[MANY_SPILLED] = (of[END] - place) // FEE_BYTES
     for fee in range(of[SPILLED], of[SPILLED] + of[MANY_SPILLED]):
         spilled[fee, 0], spilled[fee, 1] = number_at(text, place, 8), number_at(text, place + 8, 8)

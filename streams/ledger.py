@@ -106,8 +106,9 @@ def tag(owner: int | str) -> bytes:
     return b"{%b}:" % str(owner).encode()
 
 
-#: What goes before a word of so many bytes.
-_BEFORE = [b"$%d\r\n" % size for size in range(1024)]
+#: What goes before a word of so many bytes, up to those that are short.
+_SHORT = 1024
+_BEFORE = [b"$%d\r\n" % size for size in range(_SHORT)]
 
 
 def pack_command(*words: bytes) -> bytes:
@@ -117,7 +118,7 @@ def pack_command(*words: bytes) -> bytes:
     """
     parts = [b"\r\n"] * (3 * len(words) + 1)
     parts[0] = b"*%d\r\n" % len(words)
-    parts[1::3] = [_BEFORE[size] if size < 1024 else b"$%d\r\n" % size for size in map(len, words)]
+    parts[1::3] = [_BEFORE[size] if size < _SHORT else b"$%d\r\n" % size for size in map(len, words)]
     parts[2::3] = words
     return b"".join(parts)
 

@@ -25,7 +25,7 @@ from tests.partition import NOON_MS, Arrival, Partition, encoded, numbered, touc
 FOLDER = Path(__file__).parent / "golden"
 #: Number of each file -> the version of its rows; the last is of today.
 FILES = {1: 1, 2: 2, 3: 3, 4: 3}
-TODAY = max(FILES)
+LATEST = max(FILES)
 MINUTE_MS = 60_000
 #: Eleven fees within an hour: four stay in the row, the others wait in the journal for late touches.
 BUSY = ("spot-1", "perp-1", "mover")
@@ -169,7 +169,7 @@ def main() -> None:
         },
     }
     content["after"] = counted(told.take(after))
-    file = FOLDER / f"wallets-{TODAY}.json"
+    file = FOLDER / f"wallets-{LATEST}.json"
     file.write_text(json.dumps(content, indent=1) + "\n")
     print(f"{len(content['wallets'])} wallets written to {file}")
 

@@ -11,12 +11,12 @@ import pytest
 
 from models.journeys import JOURNAL_VERSION, JOURNAL_VERSIONS, Journal
 from models.rows import ROW_VERSION, ROW_VERSIONS, SEGMENTS, UnknownFormat, unpack_rows
-from tests.golden import FILES, LARGE, Golden, catalogue, counted, meaning, story
+from tests.golden import FILES, LARGE, LATEST, Golden, catalogue, counted, meaning, story
 from tests.partition import NOON_MS, Partition
 
 #: Before today's rules for when a wallet moves: these files tell the story the same way, and newer ones another.
 OLDER = [number for number, row_version in FILES.items() if row_version < ROW_VERSION]
-TODAY = Golden.read(max(FILES))
+TODAY = Golden.read(LATEST)
 
 
 def test_there_is_a_golden_file_of_every_version_that_is_read() -> None:
@@ -62,7 +62,7 @@ def test_a_partition_goes_on_from_any_layout_to_the_same_money_where_wallets_may
     expected.cells = {name.encode(): cell.encode() for name, cell in golden.content["after"]["cells"].items()}
     assert told.by_campaign() == expected.by_campaign()
     assert without_segments(counted(told)) == without_segments(golden.content["after"])
-    assert counted(told) == counted(Golden.read(OLDER[0] if number in OLDER else max(FILES)).partition().take(after))
+    assert counted(told) == counted(Golden.read(OLDER[0] if number in OLDER else LATEST).partition().take(after))
 
 
 def without_segments(told: dict[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ three = known.map(lambda touched: tuple(touch._replace(code=1 + touch.code % 3) 
 def test_a_damaged_journal_is_refused_or_harmless(
     touched: tuple[Touched, ...], kept: list[tuple[int, int]], data: st.DataObject
 ) -> None:
-    """No loop trusts what does not fit: any count, length, time, weight or campaign that is not one is refused."""
+    """No loop trusts what does not fit: any count, length, time or campaign that is not one is refused."""
     stored = bytearray(as_stored(touched, [(at_ms * SEGMENTS, fee % MOST) for at_ms, fee in kept]))
     place = data.draw(st.integers(1, HEAD.size - 1) | st.integers(1, len(stored) - 1))
     for byte in data.draw(st.binary(max_size=4)):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from models.changes import rfc3339
 from models.counters import decode_cell
+from models.journeys import Journal
 from models.rows import ROW
 from models.rules import DAY_MS, HOUR_MS, Rules
 from models.segments import EMPTY_CATALOGUE, Catalogue
@@ -66,6 +67,7 @@ def test_the_season_has_everything_that_could_break_a_law() -> None:
     assert {change["status"] for change in changes_of(in_thousands())} == {"entered", "moved", "left"}
     assert len(in_thousands().sweeps) > 50
     assert max(len(journal) for journal in in_thousands().journals.values()) > 1000
+    assert max(len(Journal(journal).touches) for journal in in_thousands().journals.values()) > 50
 
 
 # ------------------------------------------------------------------ where a batch is cut does not matter
