@@ -12,6 +12,7 @@ from models.columns import Events
 from models.compiled import compiled
 from models.events import Rejected
 from models.hashing import partitions_of
+from models.records import NULL, same
 from models.rows import IDS
 
 #: Kinds of events: taken, seen before, to wait for a sweep.
@@ -22,25 +23,48 @@ if TYPE_CHECKING:
     from models.rules import Rules
 
 
-def check(
-    joined: Joined, events: Events, refused: dict[int, Rejected], rules: Rules
-) -> tuple[Events, NDArray[np.int64]]:
-    """Refuse what does not fit its key, its partition or its time; the other events and their wallets."""
-    places, wallet = events.at.tolist(), joined.wallet_of[events.at]
-    _, stamps, sent_keys, _, _ = zip(*joined.records, strict=True) if joined.records else ((),) * 5
-    keys = [sent_keys[place] for place in places]
-    early = events.occurred_at_ms > np.array(stamps, np.int64)[events.at] + rules.future_ms
-    lost = elsewhere(joined, wallet, rules)
-    mine = [wallet_id.encode() for wallet_id in events.wallet_ids]
-    wrong = early | lost
-    if mine != keys:
-        wrong |= np.fromiter((key != name for key, name in zip(keys, mine, strict=True)), np.bool_, len(keys))
+def check(joined: Joined, events: Events, refused: dict[int, Rejected], rules: Rules) -> Events:
+    """Refuse what does not fit its key, its partition or its time; tell the other events their wallet and partition."""
+    rows, records = events.rows, joined.records.rows
+    wrong = np.zeros(len(events), np.bool_)
+    text = np.frombuffer(events.text, np.uint8)
+    misfits = find_owners(text, records, rows, (joined.wallet_of, joined.record_part, rules.future_ms), wrong)
+    lost = elsewhere(joined, rows["wallet"], rules)
+    if not misfits and not lost.any():
+        return events
+    wrong |= lost
     for event in np.flatnonzero(wrong).tolist():
-        refused[places[event]] = why_refused(keys[event], mine[event], rules.partitioner, misplaced=bool(lost[event]))
-    if not wrong.any():
-        return events, wallet
-    kept = np.flatnonzero(~wrong)
-    return events.pick(kept), wallet[kept]
+        place = int(rows["place"][event])
+        (mine,) = events.texts("wallet_id", np.array([event]))
+        key = joined.records[place].key
+        refused[place] = why_refused(key, mine, rules.partitioner, misplaced=bool(lost[event]))
+    return events.pick(np.flatnonzero(~wrong))
+
+
+@compiled
+def find_owners(
+    text: NDArray[np.uint8],
+    records: NDArray[np.void],
+    events: NDArray[np.void],
+    of_record: tuple[NDArray[np.int64], NDArray[np.int64], int],
+    wrong: NDArray[np.bool_],
+) -> int:
+    """Tell events (n,) their wallet and partition; which have another key, or come from the future, and how many.
+
+    `of_record`: of each record its wallet and its partition; and how long before an event its record may be stamped.
+    """
+    (wallet_of, part_of, future_ms), misfits = of_record, 0
+    for number in range(len(events)):
+        event = events[number]
+        record = records[event["place"]]
+        event["wallet"], event["part"] = wallet_of[event["place"]], part_of[event["place"]]
+        wrong[number] = (
+            record["key_end"] == NULL
+            or event["at_ms"] > record["timestamp"] + future_ms
+            or not same(text, record["key"], record["key_end"], event["wallet_id"], event["wallet_id_end"])
+        )
+        misfits += wrong[number]
+    return misfits
 
 
 def why_refused(key: bytes | None, wallet_id: bytes, partitioner: str, *, misplaced: bool) -> Rejected:
@@ -82,15 +106,14 @@ class Sorted(NamedTuple):
     ends: NDArray[np.int64]
 
 
-def without_repeats(joined: Joined, events: Events, wallet: NDArray[np.int64], rules: Rules) -> Sorted:
+def without_repeats(joined: Joined, events: Events, rules: Rules) -> Sorted:
     """Sort out events whose id is one of the 32 newest of their wallet; the rows remember the new ids.
 
     And with the first one that moves the clock of its partition to `State.until_ms`, all that come after it.
     """
     kinds, ends = np.empty(len(events), np.int8), np.full(len(joined.states), -1)
     clocks = np.array([(state.clock_ms, state.until_ms) for state in joined.states], np.int64).reshape(-1, 2)
-    about = (wallet, joined.record_part[events.at], events.occurred_at_ms, events.id_hashes)
-    if remember_ids(joined.rows, about, (clocks, rules.clock_step_ms), (kinds, ends)) == len(events):
+    if remember_ids(joined.rows, events.rows, (clocks, rules.clock_step_ms), (kinds, ends)) == len(events):
         return Sorted(np.arange(len(events)), np.zeros(0, np.int64), ends)
     return Sorted(np.flatnonzero(kinds == NEW), np.flatnonzero(kinds == REPEATED), ends)
 
@@ -98,28 +121,30 @@ def without_repeats(joined: Joined, events: Events, wallet: NDArray[np.int64], r
 @compiled
 def remember_ids(
     rows: NDArray[np.void],
-    about: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]],
+    events: NDArray[np.void],
     pace: tuple[NDArray[np.int64], int],
     found: tuple[NDArray[np.int8], NDArray[np.int64]],
 ) -> int:
     """Remember the ids of events (n,) in the rows of their wallets, in order of arrival; how many were new.
 
-    `about`: of each event its wallet, its partition, when it occurred, and its id. `pace`: clock and `until_ms` (p, 2),
-    which change, and what an event moves a clock by at most. Fills `found`: the kind of each event, and `Sorted.ends`.
+    `pace`: clock and `until_ms` (p, 2), which change, and what an event moves a clock by at most. Fills `found`: the
+    kind of each event, and `Sorted.ends`.
     """
-    (wallet, part, at_ms, ids), (clocks, step_ms), (kinds, ends) = about, pace, found
+    (clocks, step_ms), (kinds, ends) = pace, found
     new = 0
-    for event in range(len(ids)):
-        row, clock = rows[wallet[event]], clocks[part[event]]
-        kinds[event] = LEFT if ends[part[event]] >= 0 else REPEATED if remembers(row, ids[event]) else NEW
-        if kinds[event] != NEW:
+    for number in range(len(events)):
+        event = events[number]
+        part, row, event_id = event["part"], rows[event["wallet"]], event["id_hash"]
+        clock = clocks[part]
+        kinds[number] = LEFT if ends[part] >= 0 else REPEATED if remembers(row, event_id) else NEW
+        if kinds[number] != NEW:
             continue
-        now_ms = tick(clock[0], at_ms[event], step_ms)
+        now_ms = tick(clock[0], event["at_ms"], step_ms)
         if clock[0] and now_ms >= clock[1]:
-            kinds[event], ends[part[event]] = LEFT, event
+            kinds[number], ends[part] = LEFT, number
             continue
         clock[0] = now_ms
-        row["ring"][row["ids"] % IDS] = ids[event]
+        row["ring"][row["ids"] % IDS] = event_id
         row["ids"] += 1
         new += 1
     return new

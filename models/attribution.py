@@ -8,6 +8,7 @@ credit back as it was given and gives it again. Exact definitions: docs/attribut
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -64,18 +65,16 @@ RULES, REVENUE_0, CONVERSIONS_0 = len(NAMES), SHARED.start, CONVERTED.start
 class Books:
     """The money side of a batch while it is worked on; (n,) in order of arrival, (k,) by wallet.
 
-    `part`: (k,) the partition of each wallet, an index into `codes` and `beyond_memory`. `segment`: the wallet's with
-    each event. `previous_at_ms`: its newest transaction before each event. `changed`: wallets with a new journal.
+    The partition of an event is an index into `codes` and `beyond_memory`. `segment`: its wallet's with each event.
+    `previous_at_ms`: the wallet's newest transaction before it. `changed`: wallets with a new journal.
     """
 
     events: Events
-    wallet: NDArray[np.int64]
     segment: NDArray[np.int64]
     clock_ms: NDArray[np.int64]
     previous_at_ms: NDArray[np.int64]
     rows: NDArray[np.void]
     journals: list[Journal | None]
-    part: NDArray[np.int64]
     codes: list[Codes]
     beyond_memory: list[int]
     rules: Rules
@@ -101,57 +100,47 @@ def credit(books: Books) -> list[CellDeltas]:
 
 
 class Moves(NamedTuple):
-    """What moves money, in order of arrival; (n,) by event, (t,) by touch, `part` by wallet. Amounts in micro-USD.
+    """What moves money, in order of arrival; (n,) by event, (t,) by touch.
 
-    `code`: (t,) the number of the touch's campaign. `id_ends`: (t + 1,) where in the text the first event id begins,
-    and where each ends.
+    `events`: of `EVENT`. `code`: (t,) the number of the touch's campaign. `id_ends`: (t + 1,) where in the text the
+    first event id begins, and where each ends.
     """
 
-    wallet: NDArray[np.int64]
+    events: NDArray[np.void]
     segment: NDArray[np.int64]
-    at_ms: NDArray[np.int64]
     clock_ms: NDArray[np.int64]
     previous_at_ms: NDArray[np.int64]
-    is_touch: NDArray[np.bool_]
-    is_sent: NDArray[np.bool_]
-    fee: NDArray[np.int64]
-    cost: NDArray[np.int64]
     code: NDArray[np.int64]
     id_ends: NDArray[np.int64]
-    part: NDArray[np.int64]
 
 
 def columns(books: Books) -> tuple[NDArray[np.uint8], NDArray[np.int64], Moves]:
     """All bytes that the loop needs, end to end; the wallets, as `Memory` has them; the events."""
-    events, touches = books.events, np.flatnonzero(books.events.is_touch).tolist()
-    stored = [b"" if journal is None else journal.stored for journal in books.journals]
-    ids = [events.event_ids[touch].encode() for touch in touches]
+    events = books.events
+    touches = np.flatnonzero(events.rows["is_touch"])
+    stored = [journal or b"" for journal in books.journals]
+    ids = events.texts("event_id", touches)
     ends = np.cumsum([0, *map(len, stored), *map(len, ids)])
     wallets = np.zeros((len(stored), WALLET_COLUMNS), np.int64)
     wallets[:, BEGIN], wallets[:, END] = ends[: len(stored)], ends[1 : len(stored) + 1]
     wallets[:, MANY_FEES], wallets[:, RECENT:] = books.rows["fees"], books.rows["recent_fees"].reshape(-1, 2 * FEES)
     moves = Moves(
-        wallet=books.wallet,
+        events=events.rows,
         segment=books.segment,
-        at_ms=events.occurred_at_ms,
         clock_ms=books.clock_ms,
         previous_at_ms=books.previous_at_ms,
-        is_touch=events.is_touch,
-        is_sent=events.is_sent,
-        fee=events.fee_micros,
-        cost=events.cost_micros,
         code=name_campaigns(books, touches),
         id_ends=ends[len(stored) :],
-        part=books.part,
     )
     return np.frombuffer(b"".join([*stored, *ids]), np.uint8), wallets, moves
 
 
-def name_campaigns(books: Books, touches: list[int]) -> NDArray[np.int64]:
+def name_campaigns(books: Books, touches: NDArray[np.int64]) -> NDArray[np.int64]:
     """The number of the campaign and channel of each touch (t,); those that have none yet get one, in this order."""
-    campaigns, codes = books.events.campaigns, books.codes
-    parts = books.part[books.wallet[touches]].tolist()
-    fields = [campaign_field(*named) for touch in touches if (named := campaigns[touch]) is not None]
+    events, codes = books.events, books.codes
+    parts = events.rows["part"][touches].tolist()
+    named = zip(events.texts("campaign", touches), events.texts("channel", touches), strict=True)
+    fields = [_field(campaign, channel) for campaign, channel in named]
     new: dict[int, dict[bytes, None]] = {}
     for part, name in zip(parts, fields, strict=True):
         if name not in codes[part].numbers:
@@ -161,13 +150,19 @@ def name_campaigns(books: Books, touches: list[int]) -> NDArray[np.int64]:
     return np.array([codes[part].numbers[name] for part, name in zip(parts, fields, strict=True)], np.int64)
 
 
+@lru_cache(maxsize=10_000)
+def _field(campaign: bytes, channel: bytes) -> bytes:
+    """The name of a campaign and channel, as they were written; one that is not ASCII is in lower case already."""
+    return campaign_field(campaign.decode(), channel.lower().decode())
+
+
 def take_journals(books: Books, written: bytes, ends: NDArray[np.int64]) -> None:
     """The journals that have changed, into the books."""
     begins, ends = ends[:-1], ends[1:]
     changed = np.flatnonzero(ends > begins)
     books.changed.update(changed.tolist())
     for wallet, begin, end in zip(changed.tolist(), begins[changed].tolist(), ends[changed].tolist(), strict=True):
-        books.journals[wallet] = Journal(written[begin:end])
+        books.journals[wallet] = written[begin:end]
 
 
 def deltas(books: Books, cells: Cells) -> list[CellDeltas]:
@@ -207,46 +202,46 @@ def work_through(
 
     `lost`: (p,) what memory lost, by partition; added to. `text`, `wallets` and `decay`: as `Memory` has them.
     """
-    memory = open_memory(text, wallets, decay, new_by_wallet(moves, len(wallets)))
+    memory = open_memory(text, wallets, decay, new_by_wallet(moves.events, len(wallets)))
     path, cells = room_for_paths(limits), empty_cells(SMALLEST)
     wanted = np.empty((2, path.shape[1]), np.int64)
     touch = 0
-    for number in range(len(moves.wallet)):
-        wallet, at_ms = moves.wallet[number], moves.at_ms[number]
-        part, segment = moves.part[wallet], moves.segment[number]
+    for number in range(len(moves.events)):
+        told, segment = moves.events[number], moves.segment[number]
+        wallet, part, at_ms = told["wallet"], told["part"], told["at_ms"]
         ledger = part * CAMPAIGNS * SEGMENTS + segment
         event = Event(wallet, ledger, at_ms, moves.clock_ms[number])
-        if moves.is_touch[number]:
-            is_late = at_ms <= moves.previous_at_ms[number] and not moves.is_sent[number]
+        if told["is_touch"]:
+            is_late = at_ms <= moves.previous_at_ms[number] and not told["is_sent"]
             cells = with_room(cells, most_cells(memory, wallet) if is_late else 1)
             code, id_begin = moves.code[touch], moves.id_ends[touch]
             touch += 1
             wanted[0, 0] = ledger + code * SEGMENTS
             find_rows(cells.slots, cells.rows, wanted, 1)
-            expect(cells.rows, moves.cost[number])
-            cells.rows[wanted[1, 0], COST] += moves.cost[number]
+            expect(cells.rows, told["cost_micros"])
+            cells.rows[wanted[1, 0], COST] += told["cost_micros"]
             for sign in (-1, 1):
-                if sign == 1 and not moves.is_sent[number]:
+                if sign == 1 and not told["is_sent"]:
                     new = at_ms, code, id_begin, moves.id_ends[touch] - id_begin
                     lost[part] += remember_touch(memory, wallet, new, event.clock_ms, limits)
                 if is_late:
                     credit_again(memory, cells, (path, wanted), event, sign, limits)
-        elif moves.fee[number] != 0:
+        elif told["fee_micros"] != 0:
             cells = with_room(cells, path.shape[1] + 1)
             touches = path_of(memory, wallet, at_ms, limits, path)
-            credit_fee(cells, path, touches, wanted, Fee(ledger, moves.fee[number], 1))
-            fee = at_ms * SEGMENTS + segment, moves.fee[number]
+            credit_fee(cells, path, touches, wanted, Fee(ledger, told["fee_micros"], 1))
+            fee = at_ms * SEGMENTS + segment, told["fee_micros"]
             lost[part] += remember_fee(memory, wallet, fee, event.clock_ms, limits)
     journals, ends = write_journals(memory)
     return cells, journals, ends
 
 
 @compiled
-def new_by_wallet(moves: Moves, wallets: int) -> NDArray[np.int64]:
+def new_by_wallet(events: NDArray[np.void], wallets: int) -> NDArray[np.int64]:
     """(k, 2): how many touches and how many others each wallet has in the batch."""
     new = np.zeros((wallets, 2), np.int64)
-    for event in range(len(moves.wallet)):
-        new[moves.wallet[event], 0 if moves.is_touch[event] else 1] += 1
+    for number in range(len(events)):
+        new[events[number]["wallet"], 0 if events[number]["is_touch"] else 1] += 1
     return new
 
 

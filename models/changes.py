@@ -18,9 +18,9 @@ from models.segments import confidence
 from models.state import TRANSACTIONS
 
 if TYPE_CHECKING:
+    from models.records import Record
     from models.rules import Rules
     from models.segments import Catalogue
-    from models.state import Record
 
 UNASSIGNED = "unassigned"
 #: A change names the features that spoke most for it.

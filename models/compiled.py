@@ -44,6 +44,11 @@ def leaf(function: Function) -> Function:
     return _compile(function, _nrt=False)
 
 
+def inlined(function: Function) -> Function:
+    """Compile a leaf into each function that calls it, however large: an array is handed over in seven parts."""
+    return _compile(function, _nrt=False, forceinline=True)
+
+
 def _compile(function: Function, **options: Any) -> Function:
     dispatcher = numba.njit(nogil=True, error_model="numpy", **options)(function)
     # Not `cache=True`: Numba reads no folder it cannot write to, so in a read-only container each start would compile.

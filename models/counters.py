@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import add
 from typing import TypeAlias
 
 import numpy as np
@@ -33,7 +34,7 @@ class CellDeltas:
 def add_cells(known: Mapping[bytes, Cell], deltas: CellDeltas) -> dict[bytes, Cell]:
     """The new absolute values of the cells a batch touches; a cell not known is all zeros."""
     return {
-        name: tuple(map(int.__add__, known.get(name, EMPTY_CELL), added))
+        name: tuple(map(add, known.get(name, EMPTY_CELL), added))
         for name, added in zip(deltas.names, deltas.deltas.tolist(), strict=True)
     }
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.counters import CellDeltas
-    from models.state import Record
+    from models.records import Record
 
 
 @dataclass(frozen=True, slots=True)

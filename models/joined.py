@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.journeys import Journal
+from models.records import Records, together
 from models.rows import ROW
-from models.state import Batch, Record, State
+from models.state import Batch, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ class Joined:
     """
 
     states: list[State]
-    records: Sequence[Record]
+    records: Records
     lanes: bytes
     wallet_of: NDArray[np.int64]
     keys: list[bytes]
@@ -47,7 +48,7 @@ def join(batches: Sequence[tuple[State, Batch]]) -> Joined:
     ]
     return Joined(
         states=states,
-        records=list(chain.from_iterable(batch.records for _, batch in batches)),
+        records=together([batch.records for _, batch in batches]),
         lanes=b"".join([batch.lanes for _, batch in batches]),
         wallet_of=np.concatenate(found),
         keys=list(chain.from_iterable(state.wallets.keys for state in states)),

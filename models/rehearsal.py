@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 
@@ -10,12 +11,15 @@ from models.counters import Codes
 from models.features import row_features
 from models.journeys import unpack_journals
 from models.lifecycle import horizon
+from models.merging import weave, woven
+from models.records import NULL, RECORD, Record, distinct_keys, records_of, together
 from models.rows import FEATURES, blank_rows
 from models.rules import HOUR_MS, Rules
 from models.segments import Catalogue, Segment
-from models.state import TOUCHES, TRANSACTIONS, Batch, Record, State, Totals, Wallets
+from models.state import TOUCHES, TRANSACTIONS, Batch, State, Totals, Wallets
 from models.step import step
 from models.sweep import sweep
+from models.wire import headers_of, packed_headers, unpack
 
 NOON_MS = 1_775_001_600_000
 KEY = b"w"
@@ -23,17 +27,32 @@ KEY = b"w"
 
 def rehearse() -> None:
     """Run two batches and a sweep through all that is compiled; some 30 s after the code has changed, else 0.3 s."""
+    arrive()
     catalogue = two_segments()
     state = State(0, 1, 0, Totals(), Codes(), Wallets([KEY], blank_rows(1), [None]))
     for number in range(2):
         records, lanes = a_batch(number)
         state, _ = step(
-            state, Batch(records, lanes, np.zeros(len(records), np.int64)), Rules(partitioner="off"), catalogue
+            state,
+            Batch(records_of(records), lanes, np.zeros(len(records), np.int64)),
+            Rules(partitioner="off"),
+            catalogue,
         )
-    unpack_journals([journal.pack() for journal in state.wallets.journals if journal])
+    unpack_journals([journal for journal in state.wallets.journals if journal])
     due_ms = int(state.wallets.rows["due_s"][0]) * 1000
     sweep(state, horizon(state.clock_ms, due_ms), (TRANSACTIONS, a_batch(2)[0][0]), Rules(), catalogue)
     catalogue.place(row_features(state.wallets.rows))
+
+
+def arrive() -> None:
+    """The way of records from a broker's answer to a batch."""
+    octets, order = np.frombuffer(packed_headers([("name", b"")]), np.uint8), np.empty(14, np.uint8)
+    unpack(octets, 0, len(octets), (0, 0, NULL), np.empty(1, RECORD))
+    logs = [records_of(a_batch(number)[0]) for number in range(2)]
+    weave(logs[0].rows, logs[1].rows, math.inf, (len(order), 1 << 20), order)
+    woven(logs[:1], logs[1:], np.repeat(np.array([0, 1], np.uint8), 7))
+    distinct_keys(together(logs), len(KEY))
+    headers_of(bytes(octets))
 
 
 def two_segments() -> Catalogue:

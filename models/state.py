@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,19 +12,13 @@ if TYPE_CHECKING:
 
     from models.counters import Codes
     from models.journeys import Journal
+    from models.records import Records
 
 #: Lanes: which input topic a record came from. Offsets and topic ids are kept in this order everywhere.
 TRANSACTIONS, TOUCHES = 0, 1
 
 
-class Record(NamedTuple):
-    """One Kafka record. `timestamp`: epoch milliseconds, set by the producer, -1 none. A batch unzips into columns."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
+_as_json = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +29,7 @@ class Batch:
     the wallets of the state, -1 where the record has no key.
     """
 
-    records: Sequence[Record]
+    records: Records
     lanes: bytes
     wallet_of: NDArray[np.int64]
 
@@ -75,7 +68,7 @@ class Totals:
 
     def to_json(self) -> bytes:
         counted = {name: getattr(self, name) for name in self.__slots__}
-        return json.dumps(counted, separators=(",", ":"), sort_keys=True).encode()
+        return _as_json(counted).encode()
 
     @classmethod
     def from_json(cls, text: bytes | None) -> Totals:

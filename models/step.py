@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import compress
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 
 from models import turns
 from models.admission import check, without_repeats
-from models.arrivals import arrivals_of
 from models.attribution import Books, credit
 from models.changes import announce
 from models.columns import Events, read
@@ -52,17 +52,17 @@ def step_together(
     """A batch of each of several partitions: byte for byte what `step` makes of each alone, and far cheaper."""
     joined = join(batches)
     events, refused = read(joined.records, joined.lanes)
-    events, wallet = check(joined, events, refused, rules)
-    new, repeated, ends = without_repeats(joined, events, wallet, rules)
+    events = check(joined, events, refused, rules)
+    new, repeated, ends = without_repeats(joined, events, rules)
     taken = taken_of(joined, events, ends)
     rejected = quarantine(joined, refused, taken)
-    duplicates = np.bincount(joined.record_part[events.at[repeated]], minlength=len(batches))
+    duplicates = np.bincount(events.rows["part"][repeated], minlength=len(batches))
     totals = [count(*each) for each in zip(joined.states, rejected, duplicates.tolist(), strict=True)]
     if len(new) < len(events):
-        events, wallet = events.pick(new), wallet[new]
+        events = events.pick(new)
     if not len(events):
         return [unmoved(*each) for each in zip(joined.states, totals, rejected, taken, strict=True)]
-    work = work_through(joined, (events, wallet), rules, catalogue)
+    work = work_through(joined, events, rules, catalogue)
     changes = announce_changes(work, catalogue)
     books, cells = settle(work)
     shares = shares_of(work)
@@ -82,7 +82,7 @@ def taken_of(joined: Joined, events: Events, ends: NDArray[np.int64]) -> list[in
     sizes = np.bincount(joined.record_part, minlength=len(joined.states))
     first = np.cumsum(sizes) - sizes
     return [
-        int(events.at[end] - start) if end >= 0 else int(size)
+        int(events.rows["place"][end] - start) if end >= 0 else int(size)
         for end, start, size in zip(ends.tolist(), first.tolist(), sizes.tolist(), strict=True)
     ]
 
@@ -122,27 +122,22 @@ def unmoved(state: State, counted: Totals, rejected: list[Quarantined], taken: i
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A batch after its turns. `wallet`: (n,) of each event, in order of arrival. `clocks`: (p,) after the batch."""
+    """A batch after its turns. `clocks`: (p,) after the batch."""
 
     joined: Joined
     rules: Rules
     events: Events
-    wallet: NDArray[np.int64]
     clocks: NDArray[np.int64]
     told: turns.Told
 
 
-def work_through(
-    joined: Joined, accepted: tuple[Events, NDArray[np.int64]], rules: Rules, catalogue: Catalogue
-) -> Work:
-    """Every event in turn; changes the joined rows. `accepted`: events and the wallet of each."""
-    events, wallet = accepted
-    arrivals = arrivals_of(events, wallet, joined.record_part[events.at])
+def work_through(joined: Joined, events: Events, rules: Rules, catalogue: Catalogue) -> Work:
+    """Every event in turn; changes the joined rows."""
     told = turns.room_for(len(events), len(joined.states), len(catalogue.segments))
     clocks = np.array([state.clock_ms for state in joined.states], np.int64)
     pace = turns.Pace(rules.clock_step_ms, rules.lateness_ms)
-    turns.take_turns(joined.rows, arrivals, clocks, pace, (standing(catalogue, rules), catalogue.terms), told)
-    return Work(joined, rules, events, wallet, clocks, told)
+    turns.take_turns(joined.rows, events.rows, clocks, pace, (standing(catalogue, rules), catalogue.terms), told)
+    return Work(joined, rules, events, clocks, told)
 
 
 def announce_changes(work: Work, catalogue: Catalogue) -> list[Announcement]:
@@ -154,10 +149,11 @@ def announce_changes(work: Work, catalogue: Catalogue) -> list[Announcement]:
 
 def occasion_of(work: Work, event: int) -> turns.Occasion:
     """The event with which a wallet moved."""
-    joined, events, place = work.joined, work.events, int(work.events.at[event])
+    joined, row = work.joined, work.events.rows[event]
+    place = int(row["place"])
     return turns.Occasion(
-        wallet_id=events.wallet_ids[event],
-        at_ms=int(events.occurred_at_ms[event]),
+        wallet_id=joined.keys[row["wallet"]].decode(),
+        at_ms=int(row["at_ms"]),
         partition=joined.states[joined.record_part[place]].partition,
         lane=joined.lanes[place],
         record=joined.records[place],
@@ -169,13 +165,11 @@ def settle(work: Work) -> tuple[Books, list[CellDeltas]]:
     joined, told = work.joined, work.told
     books = Books(
         events=work.events,
-        wallet=work.wallet,
         segment=told.segment,
         clock_ms=told.clock_ms,
         previous_at_ms=told.previous_at_ms,
         rows=joined.rows,
         journals=joined.journals,
-        part=joined.part,
         codes=[state.codes for state in joined.states],
         beyond_memory=[0 for _ in joined.states],
         rules=work.rules,
@@ -237,7 +231,7 @@ def finish(
         until_ms=state.until_ms,
     )
     keys, rows = saved(work, share, wallets)
-    packed = {wallets.keys[place]: journal.pack() for place, journal in journals.items()}
+    packed = {wallets.keys[place]: journal for place, journal in journals.items()}
     new_codes = {name: after.codes.numbers[name] for name in after.codes.names[len(state.codes.names) :]}
     late = share.counted[turns.LATE_TRANSACTIONS], share.counted[turns.LATE_TOUCHES]
     learning = work.told.learning[share.learned]
@@ -254,8 +248,9 @@ def newly_due(before: Wallets, after: Wallets) -> dict[bytes, int]:
 
 def flow_of(work: Work, share: Share) -> NDArray[np.float64]:
     """What was done in each hour (h, 4), columns of `models.regime.CELL`."""
-    events, its = work.events, np.flatnonzero(~work.events.is_touch[share.events]) + share.events.start
-    return count_hours(events.occurred_at_ms[its], work.told.previous_at_ms[its], events.usd[its])
+    events = work.events.rows
+    its = np.flatnonzero(~events["is_touch"][share.events]) + share.events.start
+    return count_hours(events["at_ms"][its], work.told.previous_at_ms[its], events["usd"][its])
 
 
 def changed_journals(books: Books, share: Share) -> dict[int, Journal]:
@@ -278,11 +273,11 @@ def wallets_after(work: Work, share: Share, journals: dict[int, Journal]) -> Wal
 
 def saved(work: Work, share: Share, wallets: Wallets) -> tuple[list[bytes], NDArray[np.void]]:
     """The wallets with an accepted event: keys and rows."""
-    places = {wallet - share.wallets.start for wallet in work.wallet[share.events].tolist()}
-    if len(places) == len(wallets.keys):
+    touched = np.zeros(len(wallets.keys), np.bool_)
+    touched[work.events.rows["wallet"][share.events] - share.wallets.start] = True
+    if touched.all():
         return wallets.keys, wallets.rows
-    here = sorted(places)
-    return [wallets.keys[place] for place in here], wallets.rows[here]
+    return list(compress(wallets.keys, touched.tolist())), wallets.rows[touched]
 
 
 def totals_after(totals: Totals, work: Work, share: Share, beyond_memory: int) -> Totals:

@@ -29,9 +29,9 @@ from models.tallies import shifted
 from models.turns import Told, room_for
 
 if TYPE_CHECKING:
+    from models.records import Record
     from models.rules import Rules
     from models.segments import Catalogue
-    from models.state import Record
 
 #: The number under which no segment is: where the dormant are.
 NOWHERE = 0

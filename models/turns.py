@@ -23,7 +23,7 @@ from models.rules import DAY_MS
 from models.tallies import NEVER_SEEN
 
 if TYPE_CHECKING:
-    from models.state import Record
+    from models.records import Record
 
 #: What a partition counts: columns of `Told.counted`. NEW is wallets; LEARNED, MOVED and SHIFTED count rows told.
 TRANSACTIONS, TOUCHES, LATE_TRANSACTIONS, LATE_TOUCHES, REVENUE, COST, NEW, LEARNED, MOVED, SHIFTED = range(10)

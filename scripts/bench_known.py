@@ -7,10 +7,11 @@ from pathlib import Path
 
 from models.hashing import partitions_of
 from models.observe import Digest, Overview, observe
+from models.records import Record
 from models.rows import unpack_rows
 from models.rules import DAY_MS, Rules
 from models.segments import EMPTY_CATALOGUE, Catalogue
-from models.state import TOUCHES, TRANSACTIONS, Record, Totals
+from models.state import TOUCHES, TRANSACTIONS, Totals
 from scripts.bench_stage import say
 from scripts.bench_traffic import GAP_MS, START_MS, Traffic
 from scripts.bench_traffic import TRANSACTIONS as TOPIC

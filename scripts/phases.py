@@ -11,9 +11,10 @@ from typing import Any
 from models import step as wallet_side
 from models.counters import Cell, Codes, add_cells, encode_cell
 from models.observe import Digest, Overview, observe
+from models.records import Record, Records, records_of
 from models.rules import Rules
 from models.segments import EMPTY_CATALOGUE, Catalogue
-from models.state import TOUCHES, TRANSACTIONS, Batch, Record, State, Totals
+from models.state import TOUCHES, TRANSACTIONS, Batch, State, Totals
 from scripts.bench_traffic import TRANSACTIONS as TOPIC
 from scripts.bench_traffic import Sent
 from streams.cache import WalletCache
@@ -102,10 +103,10 @@ class Bench:
     def work_through(self, sent: Sequence[Sent], size: int = 1000) -> None:
         for at in range(0, len(sent), size):
             some = sent[at : at + size]
-            records = [Record(number, each.at_ms, each.key, each.value) for number, each in enumerate(some)]
+            records = records_of(Record(number, each.at_ms, each.key, each.value) for number, each in enumerate(some))
             self.work(records, bytes(TRANSACTIONS if each.topic == TOPIC else TOUCHES for each in some))
 
-    def work(self, records: list[Record], lanes: bytes) -> None:
+    def work(self, records: Records, lanes: bytes) -> None:
         """One batch the way the shell takes it."""
         with self.watch.phase("load"):
             lookup = self.cache.look_up(records)

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.packed import pack, unpack
+from models.records import Record
 from models.rules import DAY_MS
-from models.state import TRANSACTIONS, Record
+from models.state import TRANSACTIONS
 from streams import behaviour, dice, market, personas, season, simulate
 from streams.dice import Dice
 from streams.market import SILENT, Market

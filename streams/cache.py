@@ -10,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.journeys import unpack_journals
+from models.records import distinct_keys
 from models.rows import HAS_JOURNAL, ROW, unpack_rows
 from models.state import Wallets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from models.state import Record
+    from models.records import Records
 
 #: A row as it is moved: NumPy copies a structured one field by field, and this one in a fifth of the time.
 _BYTES = np.dtype((np.void, ROW.itemsize))
@@ -60,23 +59,21 @@ class WalletCache:
     def __len__(self) -> int:
         return len(self._slots)
 
-    def look_up(self, records: Sequence[Record]) -> Lookup:
-        """Which wallets a batch is about, and which of them must be read first."""
-        named = [record.key for record in records]
-        distinct = dict.fromkeys(named)
-        distinct.pop(None, None)
-        if max(map(len, distinct), default=0) > LONGEST_KEY:  # type: ignore[arg-type]  # none is None
-            named = [key if key is None or len(key) <= LONGEST_KEY else None for key in named]
-            distinct = {key: None for key in distinct if key is not None and len(key) <= LONGEST_KEY}
-        keys: list[bytes] = list(distinct)  # type: ignore[arg-type]  # none is None
-        place_of: dict[bytes | None, int] = dict(zip(keys, range(len(keys)), strict=True))
-        place_of[None] = -1
-        wallet_of = np.fromiter(map(place_of.__getitem__, named), np.int64, len(named))
-        slots = np.fromiter(map(self._slots.get, keys, repeat(-1)), np.int64, len(keys))
-        missing = [keys[place] for place in np.flatnonzero(slots < 0).tolist()]
+    def look_up(self, records: Records) -> Lookup:
+        """Which wallets a batch is about, in order of their first records, and which of them must be read first."""
+        found = distinct_keys(records, LONGEST_KEY)
+        return self._looked_up(found.keys, found.which)
+
+    def look_up_keys(self, keys: list[bytes]) -> Lookup:
+        """As if there were one record for each of these keys, of which none comes twice and none is too long."""
+        return self._looked_up(keys, np.arange(len(keys)))
+
+    def _looked_up(self, keys: list[bytes], wallet_of: NDArray[np.int64]) -> Lookup:
+        slots = list(map(self._slots.get, keys, repeat(-1)))
+        missing = [key for key, slot in zip(keys, slots, strict=True) if slot < 0] if -1 in slots else []
         self.misses += len(missing)
         self.hits += len(keys) - len(missing)
-        return Lookup(keys, wallet_of, missing, slots)
+        return Lookup(keys, wallet_of, missing, np.array(slots, np.int64))
 
     def admit(self, lookup: Lookup, stored: list[bytes | None]) -> list[bytes]:
         """Take the rows of the missing wallets, in their order; which of them have a journal to be read too."""

@@ -13,7 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from models.state import Record
+import numpy as np
+
+from models.records import NULL, Record, records_of
 from streams.errors import Unavailable
 from streams.intake import Inbox, Merge, Place, lanes_of
 from streams.ledger import Mark
@@ -25,6 +27,7 @@ from streams.topics import reading
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from models.records import Records
     from streams.announce import Outbox
     from streams.partition import Surroundings
     from streams.settings import Settings
@@ -49,11 +52,11 @@ class Ended(NamedTuple):
 class Arrival:
     """Consecutive records of one topic-partition; see `streams.intake.Arrived`."""
 
-    def __init__(self, place: Place, records: Sequence[Record], prev_next: int) -> None:
+    def __init__(self, place: Place, records: Records, prev_next: int) -> None:
         self.place, self.records = place, records
         self.prev_next = prev_next
         self.polled_ms = 0
-        self.first_offset, self.next_offset = records[0].offset, records[-1].offset + 1
+        self.first_offset, self.next_offset = records.first_offset, records.next_offset
 
     def __len__(self) -> int:
         return len(self.records)
@@ -81,10 +84,10 @@ class Log:
         self._consumer.seek(self._tp, offset)
         self._consumer.resume(self._tp)
 
-    def read(self) -> tuple[list[Record], bool]:
+    def read(self) -> tuple[Records, bool]:
         """The next records, none if they take a while, and whether these were the last."""
         found = self._consumer.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS).get(self._tp, [])
-        records = [record_of(each) for each in found if each.offset < self.end]
+        records = records_of(record_of(each) for each in found if each.offset < self.end)
         return records, len(records) < len(found) or self._consumer.position(self._tp) >= self.end
 
 
@@ -182,7 +185,7 @@ class Feeder:
             raise Unavailable(f"Kafka brings no more of {self._logs[lane].place.topic}: is it up?")
         if records:
             self.records += len(records)
-            self._seen([record.key for record in records if record.key is not None])
+            self._seen(records.keys(np.flatnonzero(records.rows["key_end"] != NULL)))
             inbox.put(lane, Arrival(self._logs[lane].place, records, self.lanes[lane].received))
         if last:  # said only now: what is read and not yet here would be overtaken by the other topic
             self._ended.add(lane)

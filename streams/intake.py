@@ -13,20 +13,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from itertools import accumulate, chain
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from models.merging import weave, woven
+from models.records import NO_RECORDS, Records
 from models.state import TOUCHES, TRANSACTIONS
 from streams.errors import Refused
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from models.state import Record
-
-#: The most a batch holds, in bytes of record values; one record may go beyond.
+#: The most a batch holds, in bytes of keys, values and headers; one record may go beyond.
 BATCH_BYTES = 4 << 20
 #: A head older than this is history: the other topic is then given time to bring something still older.
 CATCHING_UP_MS = 60_000
@@ -46,7 +42,7 @@ class Place(NamedTuple):
 class Arrived(Protocol):
     """Consecutive records of one topic-partition as they come from Kafka; see `streams.transport.RecordBatch`."""
 
-    records: Sequence[Record]
+    records: Records
     prev_next: int
     polled_ms: int
 
@@ -86,9 +82,14 @@ def clock() -> Now:
 class Taken(NamedTuple):
     """Records in their order and the lane of each; `wait_s`: when to ask again if no more arrives."""
 
-    records: list[Record]
+    records: Records
     lanes: bytes
     wait_s: float
+
+    @property
+    def newest_ms(self) -> int:
+        """Timestamp of the last record; there is one."""
+        return int(self.records.rows["timestamp"][-1])
 
     def part(self, start: int, stop: int) -> Taken:
         """Some of it."""
@@ -109,8 +110,6 @@ class Lane:
         self.size = 0
         self.empty_since = now.monotonic_s
         self._at = 0  # first record of batches[0] not yet taken
-        self._times_of: Sequence[Record] | None = None  # the arrival that `_times` belongs to
-        self._times = np.zeros(0, np.int64)
 
     def put(self, batch: Arrived) -> None:
         """Those received already are left out. Raises `Refused` when records are missing, or offsets go back."""
@@ -121,8 +120,7 @@ class Lane:
             )
         if batch.next_offset <= self.received:
             return
-        if batch.first_offset < self.received:  # the client was sent back, as it is when it has dropped some
-            batch.records = [record for record in batch.records if record.offset >= self.received]
+        batch.records = batch.records.from_offset(self.received)  # the client is sent back when it has dropped some
         self.batches.append(batch)
         self.size += len(batch)
         self.received = batch.next_offset
@@ -130,15 +128,15 @@ class Lane:
     @property
     def head_at(self) -> int:
         """Timestamp of the next record."""
-        return self.batches[0].records[self._at].timestamp
+        return int(self.batches[0].records.rows["timestamp"][self._at])
 
-    def window(self, records: int) -> Window:
-        """At most so many of the next records, all of one arrival."""
+    @property
+    def window(self) -> Records:
+        """The next records, all of one arrival; none if none is here."""
+        if not self.batches:
+            return NO_RECORDS
         arrival = self.batches[0].records
-        if self._times_of is not arrival:
-            self._times_of, self._times = arrival, np.array([record.timestamp for record in arrival], np.int64)
-        stop = self._at + records
-        return Window(self.number, arrival[self._at : stop], self._times[self._at : stop])
+        return arrival[self._at :] if self._at else arrival
 
     def drop(self, records: int, now: Now) -> None:
         """So many of the window have been taken."""
@@ -146,78 +144,48 @@ class Lane:
         self.size -= records
         if self._at == len(self.batches[0].records):
             self.batches.popleft()
-            self._at, self._times_of = 0, None
+            self._at = 0
             if not self.batches:
                 self.empty_since = now.monotonic_s
 
 
-class Window(NamedTuple):
-    """The next records of a lane with their timestamps (n,)."""
+class Draft:
+    """A batch of one or two lanes on its way: what it has, and what it can still take, records and bytes of them."""
 
-    lane: int
-    records: Sequence[Record]
-    times: NDArray[np.int64]
+    def __init__(self, lanes: Sequence[Lane], records: int, size: int = BATCH_BYTES) -> None:
+        """`lanes`: in the order in which equal timestamps go."""
+        self._lanes = lanes
+        self._parts: tuple[list[Records], list[Records]] = [], []
+        self._most, self._size, self._taken = records, size, 0
+        self._order = np.empty(records, np.uint8)
 
+    def __len__(self) -> int:
+        return self._taken
 
-class Room:
-    """What a batch can still take: records, and bytes of them."""
+    @property
+    def has_room(self) -> bool:
+        return self._taken < self._most and self._size > 0
 
-    __slots__ = ("records", "size")
+    def fill(self, until: float, now: Now) -> None:
+        """The records of the lanes' windows as far as their order is settled and before `until` (epoch ms).
 
-    def __init__(self, records: int, size: int = BATCH_BYTES) -> None:
-        self.records, self.size = records, size
+        It is settled until one window is used up; a lane without records does not count.
+        """
+        windows = [lane.window for lane in self._lanes]
+        room, second = (self._most - self._taken, self._size), windows[1] if len(windows) > 1 else NO_RECORDS
+        *counts, size = weave(windows[0].rows, second.rows, float(until), room, self._order[self._taken :])
+        for lane, parts, window, many in zip(self._lanes, self._parts, windows, counts, strict=False):
+            if many:
+                parts.append(window[:many])
+                lane.drop(many, now)
+        self._taken += sum(counts)
+        self._size -= size
 
-    def __bool__(self) -> bool:
-        return self.records > 0 and self.size > 0
-
-    def fill(self, records: list[Record]) -> list[Record]:
-        """As many of these as there is room for; the last one may go beyond in bytes."""
-        sizes = [
-            len(key or b"") + len(value or b"") + (size_of(headers) if headers else 0)
-            for _, _, key, value, headers in records
-        ]
-        if sum(sizes) >= self.size:
-            before = accumulate(sizes, initial=0)
-            records = [record for record, taken in zip(records, before, strict=False) if taken < self.size]
-        self.records -= len(records)
-        self.size -= sum(sizes[: len(records)])
-        return records
-
-
-def size_of(headers: Sequence[tuple[str, bytes]]) -> int:
-    """Bytes of a record's headers."""
-    return sum(len(name) + len(value or b"") for name, value in headers)
-
-
-def interleave(windows: Sequence[Window], until: float, room: Room) -> tuple[list[Record], bytes]:
-    """The records of the windows in their order, as far as it is settled, and the lane of each.
-
-    Always the head with the smaller timestamp goes next, the earlier window's if they are equal. It is settled until
-    one window is used up. Only records before `until`, and as many as there is room for.
-    """
-    first, *others = windows
-    places = in_order(first, others[0]) if others else np.arange(len(first.records))
-    if until < math.inf:
-        late = np.concatenate([each.times for each in windows])[places] >= until
-        places = places[: np.argmax(late)] if late.any() else places
-    together = list(chain.from_iterable(each.records for each in windows))
-    taken = room.fill([together[place] for place in places[: room.records].tolist()])
-    if not others:
-        return taken, bytes([first.lane]) * len(taken)
-    lanes = np.where(places[: len(taken)] < len(first.records), first.lane, others[0].lane)
-    return taken, lanes.astype(np.uint8).tobytes()
-
-
-def in_order(first: Window, second: Window) -> NDArray[np.int64]:
-    """Places in `first` followed by `second`, in the order in which the records go, until one window is used up.
-
-    That is the order of the largest timestamp up to each record: one that goes back in time follows the record before
-    it at once, whatever the other window holds.
-    """
-    latest = np.concatenate([np.maximum.accumulate(first.times), np.maximum.accumulate(second.times)])
-    places = latest.argsort(kind="stable")
-    ends = (places == len(first.records) - 1) | (places == len(latest) - 1)
-    return places[: ends.argmax() + 1]
+    def taken(self, wait_s: float) -> Taken:
+        """All of it; `wait_s` as `Taken` has it."""
+        order = self._order[: self._taken]
+        numbers = bytes([lane.number for lane in self._lanes]).ljust(256)
+        return Taken(woven(self._parts[0], self._parts[1], order), order.tobytes().translate(numbers), wait_s)
 
 
 class Alone:
@@ -227,13 +195,10 @@ class Alone:
         self.lanes = (lane,)
 
     def take(self, limit: int, now: Now, span_ms: float = math.inf) -> Taken:  # noqa: ARG002 - as Merge has it
-        (lane,), room = self.lanes, Room(limit)
-        records: list[Record] = []
-        while room and lane.batches:
-            taken = room.fill(list(lane.window(room.records).records))
-            lane.drop(len(taken), now)
-            records += taken
-        return Taken(records, bytes([lane.number]) * len(records), NOTHING_HERE_S)
+        (lane,), draft = self.lanes, Draft(self.lanes, limit)
+        while draft.has_room and lane.batches:
+            draft.fill(math.inf, now)
+        return draft.taken(NOTHING_HERE_S)
 
 
 class Merge:
@@ -249,9 +214,8 @@ class Merge:
     def take(self, limit: int, now: Now, span_ms: float = math.inf) -> Taken:
         """At most `limit` records whose order is settled; of history, at most `span_ms` of record time."""
         transactions, touches = self.lanes
-        records: list[Record] = []
-        lanes, room, wait, until = b"", Room(limit), 0.0, math.inf
-        while room:
+        draft, wait, until = Draft((touches, transactions), limit), 0.0, math.inf
+        while draft.has_room:
             full = [lane for lane in (touches, transactions) if lane.batches]
             if not full:
                 wait = NOTHING_HERE_S
@@ -260,17 +224,13 @@ class Merge:
                 wait = self._patience(full[0], transactions if full[0] is touches else touches, now)
                 if wait > 0:
                     break
-            head_at = min(lane.head_at for lane in full)
-            if not records and head_at < now.wall_ms - CATCHING_UP_MS:
+            head_at = min([lane.head_at for lane in full])
+            if not draft and head_at < now.wall_ms - CATCHING_UP_MS:
                 until = head_at + span_ms
             if head_at >= until:
                 break
-            taken, numbers = interleave([lane.window(room.records) for lane in full], until, room)
-            for lane in full:
-                lane.drop(numbers.count(lane.number), now)
-            records += taken
-            lanes += numbers
-        return Taken(records, lanes, wait)
+            draft.fill(until, now)
+        return draft.taken(wait)
 
     def _patience(self, full: Lane, empty: Lane, now: Now) -> float:
         """Seconds the empty lane may still use to bring something that belongs before the head of the full one."""
@@ -304,14 +264,14 @@ class Inbox:
         self._order, self._flow, self._buffer = order, flow, buffer_records
         self._lanes: Mapping[int, Lane] = {lane.number: lane for lane in order.lanes}
         self._held: set[int] = set()
-        self._unacked: deque[tuple[int, Arrived]] = deque()
+        self._unacked: dict[int, deque[Arrived]] = {number: deque() for number in self._lanes}
         self._news, self._closed = asyncio.Event(), asyncio.Event()
         self._gathering = False
 
     def put(self, number: int, batch: Arrived) -> None:
         lane = self._lanes[number]
         lane.put(batch)
-        self._unacked.append((number, batch))
+        self._unacked[number].append(batch)
         self._news.set()
         if lane.size > self._buffer:
             self._held.add(number)
@@ -355,13 +315,9 @@ class Inbox:
 
     def ack(self, offsets: Mapping[int, int]) -> None:
         """Acknowledge every arrival that lies before its lane's next offset."""
-        waiting: deque[tuple[int, Arrived]] = deque()
-        for number, batch in self._unacked:
-            if batch.next_offset <= offsets[number]:
-                batch.ack()
-            else:
-                waiting.append((number, batch))
-        self._unacked = waiting
+        for number, waiting in self._unacked.items():
+            while waiting and waiting[0].next_offset <= offsets[number]:
+                waiting.popleft().ack()
 
     async def _arrival(self, wait_s: float) -> None:
         """Wait for news, or for so long. Not `asyncio.timeout`, which costs as much as all else here."""
@@ -384,7 +340,7 @@ def next_offsets(offsets: Sequence[int], taken: Taken) -> tuple[int, ...]:
     for lane in range(len(moved)):
         last = taken.lanes.rfind(lane)
         if last >= 0:
-            moved[lane] = taken.records[last].offset + 1
+            moved[lane] = int(taken.records.rows["offset"][last]) + 1
     return tuple(moved)
 
 

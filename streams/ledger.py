@@ -31,6 +31,7 @@ COMMIT = ("rights", "commit")
 GIVE_UP_S = 600.0
 
 log = structlog.get_logger("tidemark.ledger")
+_as_json = json.JSONEncoder(separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Mark:
         if not self.moving_to:
             del fields["moving_to"]
         fields["nonce"] = fields.pop("nonce")
-        return json.dumps(fields, separators=(",", ":")).encode()
+        return _as_json(fields).encode()
 
     @classmethod
     def unpack(cls, packed: bytes, *, moving: bool = False) -> Self:

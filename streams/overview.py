@@ -18,9 +18,9 @@ from streams.ledger import OVERVIEW, Writes
 from streams.lessons import AHEAD_MS
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from models.state import Record
+    from models.records import Record
     from streams.intake import Inbox, Taken
     from streams.partition import Surroundings
     from streams.tenure import Tenure
@@ -89,7 +89,7 @@ class OverviewPartition:
         return (Message(self._around.settings.catalogue_topic, KEY, observed.catalogue),)
 
 
-def _digests(records: Sequence[Record]) -> list[Digest]:
+def _digests(records: Iterable[Record]) -> list[Digest]:
     """What can be read of the records; the topic is internal, so what cannot is skipped with a warning."""
     digests = []
     for record in records:

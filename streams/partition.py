@@ -16,7 +16,7 @@ import structlog
 
 from models.counters import Cell, Codes, add_cells, decode_cell, encode_cell
 from models.lifecycle import NEVER_MS
-from models.state import Batch, Record, State, Totals
+from models.state import Batch, State, Totals
 from models.sweep import sweep
 from streams.announce import Message, quarantine
 from streams.cache import WalletCache
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from models.effects import Effects, Quarantined
+    from models.records import Record
     from models.rules import Rules
     from models.segments import Catalogue
     from models.state import Wallets
@@ -126,7 +127,9 @@ class Partition:
         """Take records up to the first that has to wait for a sweep; how many that were, and up to when to sweep."""
         tally, began = self._around.tally, time.perf_counter()
         self._loading = True
-        lookup = await self._load(taken.records)  # 1. the wallets the step needs and the cache lacks
+        lookup = await self._load(
+            self._cache.look_up(taken.records)
+        )  # 1. the wallets the step needs and the cache lacks
         loaded, self._loading = time.perf_counter(), False
         state, effects, catalogue = await self._step(taken, lookup)  # 2. decide; nothing has happened yet
         taken = taken.part(0, effects.taken)
@@ -135,7 +138,7 @@ class Partition:
         stepped, before = time.perf_counter(), self._totals
         offsets = next_offsets(self._tenure.mark.offsets, taken)
         mark = self._tenure.next_mark(offsets, state.clock_ms, (catalogue.version, catalogue.hash))
-        committed = await self._settle((mark, taken.records[-1].timestamp), lookup, state, effects)
+        committed = await self._settle((mark, taken.newest_ms), lookup, state, effects)
         tally.committed(taken.lanes, (before, state.totals), effects)
         self.inbox.ack(dict(enumerate(mark.offsets)))  # 7. a courtesy to Kafka's lag tools
         self._tell(taken, effects, (began, loaded, stepped, committed, time.perf_counter()))
@@ -167,7 +170,7 @@ class Partition:
         self._horizon.swept_ms = until_ms
 
     async def _sweep_page(self, page: Page, cause: tuple[int, Record]) -> None:
-        lookup = await self._load([Record(0, 0, wallet, None) for wallet in page.wallets])
+        lookup = await self._load(self._cache.look_up_keys(page.wallets))
         before = self._state(self._cache.copy(lookup)[0])
         with readable(self.number):
             if not before.wallets.rows["version"].all():
@@ -179,8 +182,9 @@ class Partition:
         self._horizon.swept(page, effects.due)
         self._around.tally.swept(effects)
 
-    async def _load(self, records: Sequence[Record]) -> Lookup:
-        lookup, tally = self._cache.look_up(records), self._around.tally
+    async def _load(self, lookup: Lookup) -> Lookup:
+        """The same, with all its wallets in the cache."""
+        tally = self._around.tally
         tally.found_wallets += len(lookup.keys) - len(lookup.missing)
         if lookup.missing:
             tally.missed_wallets += len(lookup.missing)
@@ -260,8 +264,7 @@ class Partition:
 
     async def _keep_pace(self, taken: Taken) -> None:
         before = self._lessons.waits
-        newest_ms = taken.records[-1].timestamp
-        await self._lessons.keep_pace(self._tenure.mark.clock_ms, newest_ms, lambda: self.inbox.closing)
+        await self._lessons.keep_pace(self._tenure.mark.clock_ms, taken.newest_ms, lambda: self.inbox.closing)
         self._around.tally.waits += self._lessons.waits - before
 
     async def _leave(self) -> None:

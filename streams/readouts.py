@@ -13,7 +13,7 @@ import numpy as np
 from models.changes import UNASSIGNED, described, rfc3339, segment_id, segment_number
 from models.counters import EMPTY_CELL, RULES, Cell, decode_cell, split_field, unescape
 from models.hashing import partitions_of
-from models.journeys import Journal
+from models.journeys import Journal, touches_of, unpack_journal
 from models.names import carried, natural, read_given, with_names
 from models.rows import FEATURES, LIFECYCLE, WHALE, unpack_rows
 from models.segments import EMPTY_CATALOGUE, Catalogue, UnusableCatalogue, confidence
@@ -93,7 +93,7 @@ def wallet(settings: Settings, wallet_id: str) -> Row:
             row, journal, codes = reader.wallet(partition, key)
             if row is not None:
                 with readable(partition):
-                    touches = _touches(Journal.unpack(journal, len(codes) + 1), codes) if journal else []
+                    touches = _touches(unpack_journal(journal, len(codes) + 1), codes) if journal else []
                     its = _described(wallet_id, unpack_rows([row]), found, _newest_ms(marks.values()))
                     return {**its, "touches": touches, "description": _description(its["segment"], found)}
     raise TidemarkError(f"no wallet {wallet_id!r}: none of its events was accepted; `tidemark wallets` lists all")
@@ -364,7 +364,7 @@ def _touches(journal: Journal, codes: dict[bytes, bytes]) -> list[Row]:
             "campaign_id": unescape(names[touch.code][0]),
             "channel": unescape(names[touch.code][1]),
         }
-        for touch in journal.touches
+        for touch in touches_of(journal)
     ]
 
 

@@ -20,10 +20,11 @@ import numpy as np
 from models.counters import Codes
 from models.hashing import partitions_of
 from models.observe import Digest, Overview, observe
+from models.records import Record, records_of
 from models.regime import HourlyTotals
 from models.rows import FEATURES
 from models.rules import HOUR_MS
-from models.state import TOUCHES, TRANSACTIONS, Batch, Record, State, Totals
+from models.state import TOUCHES, TRANSACTIONS, Batch, State, Totals
 from models.step import step_together
 from models.sweep import sweep
 from streams.cache import Lookup, WalletCache
@@ -228,10 +229,11 @@ class Replay:
 
     def _step_once(self, turns: list[tuple[Part, list[Arrival]]]) -> list[tuple[State, Effects]]:
         """As much of each batch as goes without a sweep."""
-        loaded = [_load(part, [record for _, record in some]) for part, some in turns]
+        columns = [records_of(record for _, record in some) for _, some in turns]
+        loaded = [_load(part, part.cache.look_up(records)) for (part, _), records in zip(turns, columns, strict=True)]
         batches = []
-        for (part, some), (lookup, wallets) in zip(turns, loaded, strict=True):
-            records, lanes = [record for _, record in some], bytes(lane for lane, _ in some)
+        for (part, some), records, (lookup, wallets) in zip(turns, columns, loaded, strict=True):
+            lanes = bytes(lane for lane, _ in some)
             batches.append((part.state(wallets, len(self.parts)), Batch(records, lanes, lookup.wallet_of)))
         results = step_together(batches, self.rules, self.catalogue)
         for (part, _), (lookup, _), (after, effects) in zip(turns, loaded, results, strict=True):
@@ -242,7 +244,7 @@ class Replay:
         """Sweep those of a partition who are due by `until_ms`: the record that is the cause moves the clock there."""
         done = []
         for page in part.agenda.pages_until(part.horizon, until_ms):
-            lookup, wallets = _load(part, [Record(0, 0, key, None) for key in page.wallets])
+            lookup, wallets = _load(part, part.cache.look_up_keys(page.wallets))
             before = part.state(wallets, len(self.parts))
             after, effects = sweep(before, page.at_ms, cause, self.rules, self.catalogue)
             part.keep(lookup, after, effects)
@@ -287,12 +289,11 @@ def _at_ms(text: str) -> int:
 
 
 def _all_of(part: Part) -> Lookup:
-    return part.cache.look_up([Record(0, 0, key, None) for key in part.keys])
+    return part.cache.look_up_keys(list(part.keys))
 
 
-def _load(part: Part, records: list[Record]) -> tuple[Lookup, Wallets]:
+def _load(part: Part, lookup: Lookup) -> tuple[Lookup, Wallets]:
     """The wallets of a batch; those never seen are blank."""
-    lookup = part.cache.look_up(records)
     if lookup.missing:
         part.cache.admit(lookup, [None] * len(lookup.missing))
     return lookup, part.cache.copy(lookup)[0]

@@ -1,4 +1,4 @@
-"""Whole batches of records out of Faust: with app.py and fetching.py all that knows Faust and aiokafka.
+"""Whole batches of records out of Faust: with app.py, fetching.py and unpacking.py all that knows Faust and aiokafka.
 
 Stock Faust spends about 90 us on each record before any work is done; here it spends them on each batch.
 
@@ -34,9 +34,10 @@ from faust.transport.drivers import aiokafka as stock
 from faust.transport.utils import DefaultSchedulingStrategy
 from faust.types import TP, ConsumerMessage
 
-from models.state import Record
-from streams.errors import CutLog, Refused, Unavailable
+from models.records import Records, together
+from streams.errors import CutLog, Unavailable
 from streams.fetching import Aim
+from streams.unpacking import Answer, PartitionColumns
 
 __all__ = ["TP", "BatchApp", "BatchConsumer", "End", "RecordBatch", "TakeOver", "Tuning", "arrivals", "batch_channel"]
 
@@ -74,12 +75,13 @@ class RecordBatch:
     `polled_ms`: when the poll that brought it was answered. `done`: what keeps the books of its topic-partition.
     """
 
-    __slots__ = ("done", "generation", "polled_ms", "prev_next", "records", "tp")
+    __slots__ = ("done", "generation", "next_offset", "polled_ms", "prev_next", "records", "tp")
 
-    def __init__(self, tp: TP, records: Sequence[Record], prev_next: int, generation: Any = None) -> None:
+    def __init__(self, tp: TP, records: Records, prev_next: int, generation: Any = None) -> None:
         self.tp = tp
-        self.records: Sequence[Record] = records
+        self.records = records
         self.prev_next = prev_next
+        self.next_offset = records.next_offset
         self.generation = generation
         self.polled_ms = 0
         self.done: Callable[[TP, int], None] | None = None
@@ -88,21 +90,16 @@ class RecordBatch:
         return len(self.records)
 
     def __repr__(self) -> str:
-        first, last = self.records[0].offset, self.records[-1].offset
-        return f"{self.tp.topic}[{self.tp.partition}] {first}..{last}"
+        return f"{self.tp.topic}[{self.tp.partition}] {self.first_offset}..{self.next_offset - 1}"
 
     @property
     def first_offset(self) -> int:
-        return self.records[0].offset
-
-    @property
-    def next_offset(self) -> int:
-        return self.records[-1].offset + 1
+        return self.records.first_offset
 
     def ack(self) -> None:
         """Tell Kafka's books that these are done; a courtesy to its lag tools, the truth is in Redis."""
         if self.done is not None:
-            self.done(self.tp, self.records[-1].offset)
+            self.done(self.tp, self.next_offset - 1)
 
 
 class Delivery(list[RecordBatch]):
@@ -146,7 +143,7 @@ class Schedule(DefaultSchedulingStrategy):
     def __init__(self, consumer: BatchConsumer) -> None:
         self.consumer = consumer
 
-    def iterate(self, records: Mapping[TP, list[Any]]) -> Iterator[tuple[TP, Delivery]]:
+    def iterate(self, records: Mapping[TP, Any]) -> Iterator[tuple[TP, Delivery]]:
         if not isinstance(records, Fetched) or not self.consumer.is_current(records.generation):
             return  # read from where nobody has sent the client, or before a rebalance: they come again
         self.consumer.note_ends(records)
@@ -158,15 +155,7 @@ class Schedule(DefaultSchedulingStrategy):
             yield delivery.tp, delivery
 
 
-class Records(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka has no types
-    """Records as a partition's fetch unpacks them: ours, a third of the cost of aiokafka's own."""
-
-    def _consumer_record(self, _tp: Any, record: Any) -> Record:
-        at_ms = -1 if record.timestamp is None else record.timestamp  # a log of the oldest format has none
-        return Record(record.offset, at_ms, record.key, record.value, tuple(record.headers))
-
-
-fetcher.PartitionRecords = Records  # the fetcher has no other place to say it
+fetcher.MemoryRecords, fetcher.PartitionRecords = Answer, PartitionColumns  # the fetcher has no other place to say it
 
 
 @contextmanager
@@ -184,15 +173,15 @@ def _fetch_context(self: Any) -> Iterator[None]:
 SubscriptionState.fetch_context = _fetch_context
 
 
-class Fetched(dict[TP, list[Any]]):
+class Fetched(dict[TP, Records]):
     """The records of one poll, and what was known when they left the fetcher.
 
     `ends`: for every partition position, last stable offset and time of the poll in ms. `begins`: where the records
     before these ended. `generation`: that of the last seek; None before the assignment has been sought.
     """
 
-    def __init__(self, records: Mapping[TP, list[Any]]) -> None:
-        super().__init__({ensure_TP(tp): of_tp for tp, of_tp in records.items()})
+    def __init__(self, records: Mapping[TP, Sequence[Records]]) -> None:
+        super().__init__({ensure_TP(tp): together(of_tp) for tp, of_tp in records.items()})
         self.ends: Mapping[TP, tuple[int, int, int]] = {}
         self.begins: dict[TP, int] = {}
         self.generation: Any = None
@@ -235,7 +224,7 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         active_partitions: set[TP],
         timeout: float | None = None,  # noqa: ASYNC109 -- Faust's signature
         max_records: int | None = None,
-    ) -> Fetched:
+    ) -> Any:
         # aiokafka asks a broker for no more before all it has of it is taken, or is .1 s old. So while what came is on
         # its way to the agents, in the other thread, the next poll waits here already; at most one of them.
         poll = partial(self._poll, consumer, active_partitions, timeout, max_records)
@@ -270,11 +259,6 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
                 f"the log no longer holds the record to be read next ({problem}): it was cut by retention or has lost "
                 "records; restore it (retention.ms must be -1), or replay into an empty Redis database"
             ) from problem
-        except UnicodeDecodeError as problem:
-            raise Refused(
-                f"Kafka's client cannot read a record whose header name is no UTF-8 ({problem}): copy the topic "
-                "without that header, and replay it into an empty Redis database"
-            ) from problem
         assignment = _assignment(consumer)
         states = assignment._tp_state.items() if assignment else ()
         self._chain(assignment, fetched)
@@ -294,7 +278,7 @@ class BatchConsumerThread(stock.AIOKafkaConsumerThread):
         for tp, records in fetched.items():
             if records and tp in sought.next:
                 fetched.begins[tp] = sought.next[tp]
-                sought.next[tp] = records[-1].offset + 1
+                sought.next[tp] = records.next_offset
 
     async def _seek_wait(self, consumer: Any, partitions: Mapping[TP, int]) -> None:
         if not self._tuning.embedded:
@@ -438,7 +422,7 @@ class BatchConsumer(stock.Consumer):
     def note_ends(self, records: Fetched) -> None:
         for tp, (position, stable, polled_ms) in records.ends.items():
             known = self._ends.get(tp)
-            taken = records[tp][-1].offset + 1 if records.get(tp) else known.taken if known else 0
+            taken = records[tp].next_offset if records.get(tp) else known.taken if known else 0
             self._ends[tp] = End(position, stable, polled_ms, taken)
 
     def _new_consumer_thread(self) -> BatchConsumerThread:
@@ -447,7 +431,7 @@ class BatchConsumer(stock.Consumer):
         return thread
 
     def _to_message(self, tp: TP, record: Delivery) -> Any:
-        at_s = (record[0].records[-1].timestamp or 0) / 1000.0
+        at_s = int(record[0].records.rows["timestamp"][-1]) / 1000.0
         return ConsumerMessage(
             tp.topic, tp.partition, NEVER_OLD, at_s, 0,
             None, None, cast("Any", record), None, 0, 0, tp, generation_id=record[0].generation,
@@ -455,7 +439,7 @@ class BatchConsumer(stock.Consumer):
 
     async def _deliver(self, message: Any) -> None:
         for batch in message.value:
-            last = batch.records[-1].offset
+            last = batch.next_offset - 1
             if last > self._passed.get(batch.tp, -1):  # what comes again is in the books already
                 self._passed[batch.tp] = last
                 self._inflight[batch.tp].append(last)

@@ -14,7 +14,7 @@ import numpy as np
 
 from models.arrivals import JURISDICTION
 from models.features import row_features
-from models.journeys import Journal
+from models.journeys import fees_of, touches_of, unpack_journal
 from models.layout import FEE
 from models.rows import FEATURES, FEES, SEGMENTS, unpack_rows
 from models.rules import DAY_MS
@@ -129,8 +129,8 @@ class Golden:
 def meaning(row: bytes, journal: bytes | None) -> dict[str, Any]:
     """What a stored wallet says, whatever its layout."""
     unpacked = unpack_rows([row])
-    kept = Journal.unpack(journal) if journal else None
-    spilled = list(FEE.iter_unpack(kept.fees)) if kept else []
+    kept = unpack_journal(journal) if journal else None
+    spilled = list(FEE.iter_unpack(fees_of(kept))) if kept else []
     newest = unpacked["recent_fees"][0]
     fees = int(unpacked["fees"][0])
     recent = [tuple(newest[number % FEES].tolist()) for number in range(max(0, fees - FEES), fees)]
@@ -141,7 +141,9 @@ def meaning(row: bytes, journal: bytes | None) -> dict[str, Any]:
         "flags": int(unpacked["flags"][0]),
         "jurisdiction": JURISDICTION[int(unpacked["jurisdiction"][0])] or "",
         "fees": [[packed // SEGMENTS, fee, packed % SEGMENTS] for packed, fee in [*spilled, *recent]],
-        "touches": [[each.occurred_at_ms, each.event_id.decode(), each.code] for each in kept.touches] if kept else [],
+        "touches": [[each.occurred_at_ms, each.event_id.decode(), each.code] for each in touches_of(kept)]
+        if kept
+        else [],
     }
 
 

@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from models.arrivals import EVENT
 from models.attribution import Books, credit
 from models.columns import Events
 from models.counters import RULES, Codes, add_cells, campaign_field
-from models.journeys import DECAY, JOURNAL_VERSION, Journal, Touched
+from models.journeys import DECAY, JOURNAL_VERSION, Journal, Touched, unpack_journal
 from models.layout import FEE, HEAD, TOUCH
 from models.rows import FEES, SEGMENTS, blank_rows
 from models.rules import HOUR_MS, Rules
@@ -177,13 +178,11 @@ class Booked:
         newest = np.maximum.accumulate([self.newest_ms, *paid])
         books = Books(
             events=columns(events),
-            wallet=np.zeros(len(events), np.int64),
             segment=np.array([event.segment for event in events]),
             clock_ms=clocks,
             previous_at_ms=newest[:-1],
             rows=self.rows,
             journals=[self.journal],
-            part=np.zeros(1, np.int64),
             codes=[self.codes],
             beyond_memory=[self.lost],
             rules=self.rules,
@@ -193,7 +192,7 @@ class Booked:
         (self.codes,), (self.lost,) = books.codes, books.beyond_memory
         self.clock_ms, self.newest_ms = int(clocks[-1]), int(newest[-1])
         journal = books.journals[0]
-        self.journal = None if journal is None else Journal.unpack(journal.pack())
+        self.journal = None if journal is None else unpack_journal(journal)
 
     def numbers(self) -> dict[tuple[int, int], list[int]]:
         """(segment, number of the campaign) -> the cell, if any of it is not 0."""
@@ -208,28 +207,16 @@ class Booked:
 
 def columns(events: Sequence[Happened]) -> Events:
     """What the books look at; the rest is blank."""
-    many = len(events)
-    zeros, nothing = np.zeros(many, np.int64), [""] * many
-    is_touch = np.array([bool(event.campaign) for event in events])
-    amount = np.array([event.amount for event in events], np.int64)
-    return Events(
-        at=np.arange(many),
-        occurred_at_ms=np.array([event.at_ms for event in events], np.int64),
-        is_touch=is_touch,
-        event_ids=[event.event_id for event in events],
-        id_hashes=zeros.astype(np.uint64),
-        wallet_ids=nothing,
-        usd=zeros.astype(np.float64),
-        leverage=zeros.astype(np.float64),
-        is_sell=zeros.astype(np.bool_),
-        product=zeros,
-        fee_micros=np.where(is_touch, 0, amount),
-        cost_micros=np.where(is_touch, amount, 0),
-        is_sent=np.array([event.is_sent for event in events]),
-        assets=nothing,
-        campaigns=[(event.campaign, "email") if event.campaign else None for event in events],
-        jurisdictions=[None] * many,
-    )
+    rows = np.zeros(len(events), EVENT)
+    text = b""
+    for row, event in zip(rows, events, strict=True):
+        row["at_ms"], row["is_touch"], row["is_sent"] = event.at_ms, bool(event.campaign), event.is_sent
+        row["cost_micros" if event.campaign else "fee_micros"] = event.amount
+        for name, content in (("event_id", event.event_id), ("campaign", event.campaign or ""), ("channel", "email")):
+            row[name] = len(text)
+            text += content.encode()
+            row[f"{name}_end"] = len(text)
+    return Events(text, rows)
 
 
 def numbered_as(codes: Codes, plain: dict[str, int]) -> bool:

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from models.counters import EMPTY_CELL, Cell, Codes, add_cells, decode_cell, encode_cell
 from models.effects import Announcement, Effects, Quarantined
+from models.records import Record, records_of
 from models.rows import SLOTS
 from models.rules import DAY_MS, HOUR_MS, Rules
 from models.segments import EMPTY_CATALOGUE, Catalogue, Segment
-from models.state import TOUCHES, TRANSACTIONS, Batch, Record, State, Totals
+from models.state import TOUCHES, TRANSACTIONS, Batch, State, Totals
 from models.step import step
 from models.sweep import sweep
 from streams.cache import Lookup, WalletCache
@@ -79,8 +80,8 @@ class Partition:
         done: list[Effects] = []
         for page in self.agenda.pages_until(self.horizon, until_ms):
             self.sweeps.append((page.at_ms, page.wallets))
-            before, _, lookup = self.before([(0, Record(0, 0, key, None)) for key in page.wallets])
-            after, effects = sweep(before, page.at_ms, cause, self.rules, self.catalogue)
+            lookup = self.cache.look_up_keys(page.wallets)
+            after, effects = sweep(self._state(lookup), page.at_ms, cause, self.rules, self.catalogue)
             self.commit(lookup, after, effects)
             self.horizon.swept(page, effects.due)
             done.append(effects)
@@ -93,16 +94,18 @@ class Partition:
 
     def before(self, arrivals: Sequence[Arrival]) -> tuple[State, Batch, Lookup]:
         """The input of the step for a batch: wallets read where the cache has none."""
-        records, lanes = [record for _, record in arrivals], bytes(lane for lane, _ in arrivals)
+        records, lanes = records_of(record for _, record in arrivals), bytes(lane for lane, _ in arrivals)
         lookup = self.cache.look_up(records)
+        return self._state(lookup), Batch(records, lanes, lookup.wallet_of), lookup
+
+    def _state(self, lookup: Lookup) -> State:
+        """What a step may read; wallets that the cache lacks come from the store."""
         if lookup.missing:
             with_journal = self.cache.admit(lookup, [self.rows.get(key) for key in lookup.missing])
             journals = [self.journals.get(key) for key in with_journal]
             self.cache.admit_journals(with_journal, journals, len(self.known[1].names))
-        wallets, wallet_of = self.cache.copy(lookup)
-        until_ms = self.horizon.until_ms(self.clock_ms)
-        state = State(self.number, 1, self.clock_ms, *self.known, wallets, until_ms)
-        return state, Batch(records, lanes, wallet_of), lookup
+        wallets, _ = self.cache.copy(lookup)
+        return State(self.number, 1, self.clock_ms, *self.known, wallets, self.horizon.until_ms(self.clock_ms))
 
     def commit(self, lookup: Lookup, state: State, effects: Effects) -> None:
         """Write what a step asked for, and keep what it made."""

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.hashing import partitions_of
+from models.records import Record
 from models.rows import IDS
 from models.rules import Rules
-from models.state import TOUCHES, TRANSACTIONS, Record, State
+from models.state import TOUCHES, TRANSACTIONS, State
 from models.step import step
 from tests.partition import NOON_MS, Arrival, Partition, encoded, numbered, touch, transaction
 

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.effects import Quarantined
-from models.state import TOUCHES, Record
+from models.records import Record
+from models.state import TOUCHES
 from streams import announce
 from streams.announce import ALONE, FRAMING, SHA256, Message, Outbox, pack, quarantine, shortened, unpack
 from streams.errors import Refused, Unavailable
@@ -73,6 +74,10 @@ def test_a_record_without_key_and_value_goes_with_an_empty_value_because_kafka_t
     message = quarantine(Quarantined(TOUCHES, record, "null_value", ""), ("campaign.touches", 3), "rejected", 1 << 20)
     assert (message.key, message.value) == (None, b"")
     assert message.headers[-1] == ("tidemark.rejected.null_value", b"true")
+
+
+def test_a_messages_size_counts_the_bytes_of_its_headers_names() -> None:
+    assert Message("t", b"ke", b"val", (("\ufffd\ufffd", b"1"), ("ß", b""))).size == 2 + 3 + 6 + 1 + 2
 
 
 def test_a_key_larger_than_any_message_is_left_out_and_that_is_said() -> None:

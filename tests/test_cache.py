@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.journeys import Journal, Touched
+from models.journeys import Touched
+from models.records import Record, Records, records_of
 from models.rows import HAS_JOURNAL, ROW_VERSION, blank_rows
-from models.state import Record
-from streams.cache import Lookup, WalletCache
+from streams.cache import LONGEST_KEY, Lookup, WalletCache
 from tests.journals import as_stored
 from tests.partition import NOON_MS
 
-JOURNAL = Journal(as_stored([Touched(NOON_MS, b"e", 1)], []))
+JOURNAL = as_stored([Touched(NOON_MS, b"e", 1)], [])
 
 
-def records(*keys: bytes | None) -> list[Record]:
-    return [Record(0, NOON_MS, key, b"") for key in keys]
+def records(*keys: bytes | None) -> Records:
+    return records_of(Record(0, NOON_MS, key, b"") for key in keys)
 
 
 def row(segment: int = 0, flags: int = 0) -> bytes:
@@ -41,6 +41,21 @@ def test_a_lookup_names_each_key_once_and_each_record_its_key() -> None:
     assert lookup.missing == lookup.keys
 
 
+def test_a_key_that_is_far_too_long_is_no_wallet() -> None:
+    longest = b"x" * LONGEST_KEY
+    lookup = WalletCache(10).look_up(records(longest + b"y", b"a", longest, longest + b"y"))
+    assert (lookup.keys, lookup.wallet_of.tolist()) == ([b"a", longest], [-1, 0, 1, -1])
+
+
+def test_keys_are_looked_up_as_records_of_them_would_be() -> None:
+    cache = WalletCache(10)
+    loaded(cache, b"b")
+    one, other = cache.look_up_keys([b"c", b"b", b"a"]), cache.look_up(records(b"c", b"b", b"a"))
+    assert (one.keys, one.missing, one.wallet_of.tolist(), one.slots.tolist()) == (
+        other.keys, other.missing, other.wallet_of.tolist(), other.slots.tolist(),
+    )  # fmt: skip
+
+
 def test_a_wallet_is_read_once() -> None:
     cache = WalletCache(10)
     loaded(cache, b"a", b"b")
@@ -53,10 +68,10 @@ def test_a_row_says_whether_there_is_a_journal_to_read() -> None:
     cache = WalletCache(10)
     lookup = cache.look_up(records(b"a", b"b", b"c"))
     assert cache.admit(lookup, [row(1), row(2, HAS_JOURNAL), None]) == [b"b"]
-    cache.admit_journals([b"b"], [JOURNAL.pack()], 2)
+    cache.admit_journals([b"b"], [JOURNAL], 2)
     wallets, _ = cache.copy(lookup)
     assert wallets.rows["segment"].tolist() == [1, 2, 0]
-    assert [journal and journal.pack() for journal in wallets.journals] == [None, JOURNAL.pack(), None]
+    assert [journal and journal for journal in wallets.journals] == [None, JOURNAL, None]
 
 
 def test_a_journal_that_is_gone_is_not_taken_for_empty() -> None:
@@ -122,4 +137,4 @@ def test_a_cache_of_any_size_over_a_store_is_the_store(batches: list[list[int]],
 
 
 def with_journals(keys: list[bytes]) -> tuple[list[bytes], list[bytes | None]]:
-    return keys, [JOURNAL.pack()] * len(keys)
+    return keys, [JOURNAL] * len(keys)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from models.changes import Change, Move, announce, contributions, rfc3339, segment_id
 from models.events import to_ms
+from models.records import Record
 from models.rows import FEATURES
 from models.rules import Rules
 from models.segments import Catalogue
-from models.state import Record
 from tests.partition import NOON_MS, Partition, Season, catalogue_of
 
 RULES = Rules(transactions_topic="deals", touches_topic="visits", source="/tidemark/g/topic-id")

@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.arrivals import arrivals_of
 from models.columns import read
 from models.decisions import (
     LEAN_SHIFT,
@@ -26,6 +25,7 @@ from models.decisions import (
     notice_model,
     standing,
 )
+from models.records import records_of
 from models.rows import BY_MODEL, FEATURES, LEANS, SLOTS, WHALE, blank_rows
 from models.rules import DAY_MS, HOUR_MS, Rules
 from models.segments import DOUBT, EMPTY_CATALOGUE, Catalogue, Segment, confidence
@@ -419,11 +419,11 @@ def test_in_a_crash_nobody_moves_and_nothing_done_is_evidence() -> None:
 
 def turned(rows: NDArray[np.void], values: list[dict[str, Any]], catalogue: Catalogue) -> NDArray[np.int64]:
     """Transactions of one wallet in turn; its segment with each."""
-    events, _ = read([encoded(TRANSACTIONS, value)[1] for value in values], bytes([TRANSACTIONS]) * len(values))
+    records = records_of(encoded(TRANSACTIONS, value)[1] for value in values)
+    events, _ = read(records, bytes([TRANSACTIONS]) * len(values))
     told = room_for(len(values), 1, len(catalogue.segments))
-    owner = np.zeros(len(values), np.int64)
     standing_now = standing(catalogue, RULES), catalogue.terms
-    take_turns(rows, arrivals_of(events, owner, owner), np.zeros(1, np.int64), Pace(DAY_MS, DAY_MS), standing_now, told)
+    take_turns(rows, events.rows, np.zeros(1, np.int64), Pace(DAY_MS, DAY_MS), standing_now, told)
     return told.segment
 
 

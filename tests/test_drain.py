@@ -8,7 +8,8 @@ from typing import cast
 
 import pytest
 
-from models.state import TOUCHES, TRANSACTIONS, Record
+from models.records import Record, Records, records_of
+from models.state import TOUCHES, TRANSACTIONS
 from streams.drain import Feeder, Log, together
 from streams.errors import Refused
 from streams.intake import PATIENCE_HISTORY_S, Inbox, Place
@@ -21,11 +22,11 @@ class ListLog:
         self.place, self.end, self.piece, self.slow = Place(name, 3), len(stamps) + 2, piece, slow  # 2 markers
         self.left = [Record(n, at, b"w%d" % (n % 5), name.encode()) for n, at in enumerate(stamps)]
 
-    def read(self) -> tuple[list[Record], bool]:
+    def read(self) -> tuple[Records, bool]:
         time.sleep(self.slow)
         self.slow = 0
         records, self.left = self.left[: self.piece], self.left[self.piece :]
-        return records, not self.left
+        return records_of(records), not self.left
 
 
 async def fed(transactions: ListLog, touches: ListLog, buffer: int = 1000) -> tuple[list[Record], list[bytes]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Any, get_args, get_type_hints
@@ -14,12 +15,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from models.columns import micros, read
+from models.arrivals import CODE_OF, asset_of
+from models.columns import Events, read
 from models.events import (
     EARLIEST_MS,
     LATEST_MS,
     MONEY,
     ORDER,
+    PRODUCTS,
     Kind,
     Product,
     Rejected,
@@ -31,8 +34,10 @@ from models.events import (
     to_micros,
     to_ms,
 )
+from models.hashing import hash64
+from models.records import Record, records_of
 from models.rules import LARGEST_VALUE
-from models.state import TOUCHES, TRANSACTIONS, Record
+from models.state import TOUCHES, TRANSACTIONS
 from tests.partition import NOON_MS, touch, transaction
 
 REASONS = {"null_value", "too_large", "not_utf8", "not_json", "not_an_object", "too_deep", *ORDER}
@@ -59,10 +64,19 @@ def with_raw(lane: int, name: str, raw: str) -> bytes:
     return encode(rest)[:-1] + f', "{name}": {raw}}}'.encode()
 
 
+def events_of(values: Sequence[bytes | None], lanes: bytes) -> tuple[Events, dict[int, Rejected]]:
+    return read(records_of(map(record, values)), lanes)
+
+
+def text(events: Events, name: str, place: int = 0) -> str:
+    (found,) = events.texts(name, np.array([place]))
+    return found.decode()
+
+
 def agree(lane: int, value: bytes | None) -> str | None:
     """One event or one reason of the list, the same from both tiers; the reason."""
     verdict = judge(lane, value)
-    events, rejected = read([record(value)], bytes([lane]))
+    events, rejected = events_of([value], bytes([lane]))
     assert len(events) + len(rejected) == 1
     if isinstance(verdict, Rejected):
         assert verdict.reason in REASONS
@@ -71,20 +85,25 @@ def agree(lane: int, value: bytes | None) -> str | None:
         return verdict.reason
     assert not rejected
     exact = verdict["exact"]
-    assert events.occurred_at_ms[0] == to_ms(verdict["occurred_at"])
-    assert EARLIEST_MS <= events.occurred_at_ms[0] <= LATEST_MS
-    assert (events.event_ids[0], events.wallet_ids[0]) == (verdict["event_id"], verdict["wallet_id"])
-    assert events.fee_micros[0] == to_micros(exact.get("fee_usd", Decimal(0)))
-    assert events.cost_micros[0] == to_micros(exact.get("cost_usd", Decimal(0)))
+    row = events.rows[0]
+    assert row["at_ms"] == to_ms(verdict["occurred_at"])
+    assert EARLIEST_MS <= row["at_ms"] <= LATEST_MS
+    assert (text(events, "event_id"), text(events, "wallet_id")) == (verdict["event_id"], verdict["wallet_id"])
+    assert row["id_hash"] == hash64([verdict["event_id"].encode()])[0]
+    assert row["fee_micros"] == to_micros(exact.get("fee_usd", Decimal(0)))
+    assert row["cost_micros"] == to_micros(exact.get("cost_usd", Decimal(0)))
+    assert row["is_touch"] == (lane == TOUCHES)
     if lane == TOUCHES:
-        assert events.campaigns[0] == (verdict["campaign_id"], verdict["channel"])
-        assert events.is_sent[0] == (verdict["touch"] == "sent")
+        assert text(events, "campaign") == verdict["campaign_id"]
+        assert text(events, "channel").lower() == verdict["channel"]
+        assert row["is_sent"] == (verdict["touch"] == "sent")
         return None
-    assert (events.assets[0], events.jurisdictions[0]) == (verdict["asset"], verdict["jurisdiction"])
-    assert events.is_sell[0] == (verdict["side"] == "sell")
-    assert events.leverage[0] == (verdict["leverage"] or 1.0)
+    assert (row["asset"], row["jurisdiction"]) == (asset_of(verdict["asset"]), CODE_OF[verdict["jurisdiction"]])
+    assert row["product"] == PRODUCTS[verdict["product"]]
+    assert row["is_sell"] == (verdict["side"] == "sell")
+    assert row["leverage"] == (verdict["leverage"] or 1.0)
     usd = exact.get("usd_value")
-    assert events.usd[0] == float(usd) if usd is not None else math.isnan(events.usd[0])
+    assert row["usd"] == float(usd) if usd is not None else math.isnan(row["usd"])
     return None
 
 
@@ -274,32 +293,34 @@ def test_the_tiers_agree_on_several_fields_at_once(lane: int, changes: dict[str,
 def test_a_batch_is_read_as_its_records_one_by_one(odd: list[tuple[int, str]]) -> None:
     values = [with_raw(lane, ("fee_usd", "cost_usd")[lane], raw) for lane, raw in odd]
     lanes = bytes(lane for lane, _ in odd)
-    events, rejected = read([record(value) for value in values], lanes)
-    assert events.at.tolist() == [place for place in range(len(values)) if place not in rejected]
+    events, rejected = events_of(values, lanes)
+    places = events.rows["place"].tolist()
+    assert places == [place for place in range(len(values)) if place not in rejected]
     for place, value in enumerate(values):
-        alone, why = read([record(value)], lanes[place : place + 1])
+        alone, why = events_of([value], lanes[place : place + 1])
         assert rejected.get(place) == why.get(0)
         if not why:
-            here = events.at.tolist().index(place)
-            assert (events.fee_micros[here], events.cost_micros[here]) == (alone.fee_micros[0], alone.cost_micros[0])
-            assert (events.is_touch[here], events.campaigns[here]) == (alone.is_touch[0], alone.campaigns[0])
+            row, other = events.rows[places.index(place)], alone.rows[0]
+            for name in ("fee_micros", "cost_micros", "is_touch", "id_hash"):
+                assert row[name] == other[name]
+            assert text(events, "campaign", places.index(place)) == text(alone, "campaign")
 
 
 def test_the_last_of_two_equal_names_counts() -> None:
     value = encode(FULL[0])[:-1] + b', "fee_usd": 7, "event_id": "later"}'
-    events, _ = read([record(value)], b"\0")
-    assert (events.fee_micros.tolist(), events.event_ids) == ([7_000_000], ["later"])
+    events, _ = events_of([value], b"\0")
+    assert (events.rows["fee_micros"].tolist(), text(events, "event_id")) == ([7_000_000], "later")
     assert agree(0, value) is None
 
 
 def test_what_is_absent_has_its_default() -> None:
     values = [encode(transaction("e", "w", NOON_MS)), encode(touch("e", "w", NOON_MS))]
-    events, rejected = read([record(value) for value in values], b"\0\1")
+    events, rejected = events_of(values, b"\0\1")
     assert not rejected
-    assert (events.is_sell.tolist(), events.is_sent.tolist()) == ([False, False], [False, False])
-    assert (events.leverage.tolist(), np.isnan(events.usd).tolist()) == ([1.0, 1.0], [True, True])
-    assert (events.fee_micros.tolist(), events.cost_micros.tolist()) == ([0, 0], [0, 0])
-    assert events.campaigns == [None, ("spring", "email")]
+    for name, blank in (("is_sell", 0), ("is_sent", 0), ("leverage", 1), ("fee_micros", 0), ("cost_micros", 0)):
+        assert events.rows[name].tolist() == [blank, blank]
+    assert np.isnan(events.rows["usd"]).all()
+    assert (text(events, "campaign", 1), text(events, "channel", 1)) == ("spring", "email")
 
 
 # ------------------------------------------------------------------ reasons
@@ -423,9 +444,9 @@ def exact_micros(text: str) -> int:
 
 
 def read_fee(text: str, *, quoted: bool) -> int:
-    events, rejected = read([record(with_raw(0, "fee_usd", json.dumps(text) if quoted else text))], b"\0")
+    events, rejected = events_of([with_raw(0, "fee_usd", json.dumps(text) if quoted else text)], b"\0")
     assert not rejected
-    return int(events.fee_micros[0])
+    return int(events.rows["fee_micros"][0])
 
 
 amounts = st.one_of(
@@ -454,27 +475,14 @@ def test_micros_are_the_decimal_rounded_half_to_even(text: str, quoted: bool) ->
 def test_halves_of_every_size_round_to_even() -> None:
     """A double often lies beside the half that the decimal is."""
     dice = np.random.default_rng(0)
-    wholes = (10 ** dice.uniform(0, 14.9, 20_000)).astype(np.int64)
-    found = micros(
-        np.array([float(f"{whole}.5e-6") for whole in wholes]), lambda place: int(wholes[place] + wholes[place] % 2)
-    )
-    assert found.tolist() == (wholes + wholes % 2).tolist()
+    wholes = (10 ** dice.uniform(0, 14.9, 5_000)).astype(np.int64)
+    events, _ = events_of([with_raw(0, "fee_usd", f"{whole}.5e-6") for whole in wholes], bytes(len(wholes)))
+    assert events.rows["fee_micros"].tolist() == (wholes + wholes % 2).tolist()
 
 
 def test_a_half_micro_without_a_time_is_rejected_for_its_time() -> None:
     value = encode({**FULL[0], "occurred_at": "2026-02-30T00:00:00Z", "fee_usd": "0.0000005"})
     assert agree(0, value) == "wrong_type"
-
-
-def test_the_vector_asks_for_decimals_only_where_it_must() -> None:
-    asked: list[int] = []
-
-    def exactly(place: int) -> int:
-        asked.append(place)
-        return 0
-
-    micros(np.array([0.1, 12.345678, 0.0000004, 999_999_999.0, 5e-7, -2.5e-6]), exactly)
-    assert asked == [4, 5]
 
 
 @given(

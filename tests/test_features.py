@@ -13,12 +13,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from models.arrivals import STABLE_ASSETS, arrivals_of
+from models.arrivals import STABLE_ASSETS
 from models.columns import read
 from models.decisions import standing
 from models.features import begin_anew, fold, row_features
 from models.hashing import bucket
 from models.lifecycle import SILENT, look
+from models.records import records_of
 from models.rows import FEATURES, RETURNED, blank_rows
 from models.rules import DAY_MS, Rules
 from models.segments import EMPTY_CATALOGUE
@@ -41,9 +42,11 @@ class Folded:
 def arrivals(values: list[dict[str, Any]], wallet: list[int]) -> NDArray[np.void]:
     """Touches are the values with a campaign."""
     lanes = bytes(TOUCHES if "campaign_id" in value else TRANSACTIONS for value in values)
-    events, rejected = read([encoded(lane, value)[1] for lane, value in zip(lanes, values, strict=True)], lanes)
+    records = records_of(encoded(lane, value)[1] for lane, value in zip(lanes, values, strict=True))
+    events, rejected = read(records, lanes)
     assert not rejected
-    return arrivals_of(events, np.array(wallet, np.int64), np.zeros(len(values), np.int64))
+    events.rows["wallet"] = wallet
+    return events.rows
 
 
 def turned(rows: NDArray[np.void], events: NDArray[np.void], held: tuple[int, int] = (0, 0)) -> NDArray[np.float32]:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.journeys import JOURNAL_VERSION, JOURNAL_VERSIONS, Journal
+from models.journeys import JOURNAL_VERSION, JOURNAL_VERSIONS, unpack_journal
 from models.rows import ROW_VERSION, ROW_VERSIONS, SEGMENTS, UnknownFormat, unpack_rows
 from tests.golden import FILES, LARGE, LATEST, Golden, catalogue, counted, meaning, story
 from tests.partition import NOON_MS, Partition
@@ -113,9 +113,9 @@ def test_an_unknown_version_is_refused_by_its_name(version: int) -> None:
     with pytest.raises(UnknownFormat, match=f"row of version {version}"):
         unpack_rows([None, bytes([version]) + bytes.fromhex(one["row"])[1:]])
     with pytest.raises(UnknownFormat, match=f"journal of version {version}"):
-        Journal.unpack(bytes([version]) + bytes.fromhex(one["journal"])[1:])
+        unpack_journal(bytes([version]) + bytes.fromhex(one["journal"])[1:])
     with pytest.raises(UnknownFormat):
-        Journal.unpack(b"")
+        unpack_journal(b"")
 
 
 @pytest.mark.parametrize("number", [1, 3])
@@ -123,9 +123,9 @@ def test_an_unknown_version_is_refused_by_its_name(version: int) -> None:
 def test_a_damaged_journal_of_an_older_version_is_refused(number: int, place: int, damage: bytes) -> None:
     """Bytes up to the fees, touches, those of the path that was stored, and a head that is cut off."""
     stored = bytes.fromhex(Golden.read(number).wallets["mover"]["journal"])
-    assert Journal.unpack(stored).pack()[0] == JOURNAL_VERSION
+    assert unpack_journal(stored)[0] == JOURNAL_VERSION
     with pytest.raises(UnknownFormat, match="damaged wallet journal"):
-        Journal.unpack(stored[:place] + (damage + stored[place + len(damage) :] if damage else b""))
+        unpack_journal(stored[:place] + (damage + stored[place + len(damage) :] if damage else b""))
 
 
 @pytest.mark.parametrize("number", [LARGE + 1, SEGMENTS - 1])

@@ -14,9 +14,9 @@ import pytest
 
 from models.names import GivenName, give, read_given
 from models.observe import Digest
+from models.records import Record
 from models.rules import DAY_MS
 from models.segments import EMPTY_CATALOGUE, Catalogue
-from models.state import Record
 from streams import drifting, overview
 from streams.announce import Outbox
 from streams.catalogue import CatalogueWatch, pinned_catalogue

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from models.observe import Digest
+from models.records import Record
 from models.rules import DAY_MS, Rules
 from models.segments import Catalogue, Segment
-from models.state import TOUCHES, TRANSACTIONS, Record
+from models.state import TOUCHES, TRANSACTIONS
 from streams.announce import Message, Outbox
 from streams.catalogue import CatalogueWatch
 from streams.errors import Foreign, Refused

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from models.counters import RULES, campaign_field, cell_field, encode_cell
 from models.hashing import partitions_of
-from models.journeys import Journal, Touched
+from models.journeys import Touched
 from models.rows import FEATURES, ROW_VERSION, ROW_VERSIONS, WHALE, blank_rows
 from models.segments import Catalogue, Segment
 from models.state import Totals
@@ -228,8 +228,8 @@ def test_a_wallet_is_found_where_the_partitioner_puts_it(settings: Settings) -> 
     wallet = "wällét/1 |%"
     (partition,) = partitions_of([wallet.encode()], PARTITIONS, "murmur2").tolist()
     field = campaign_field("spring|50%", "email")
-    journal = Journal(as_stored([Touched(1_700_000_000_123, b"e1", 1)], []))
-    strings = {b"w:" + wallet.encode(): stored_row(3, whale=True), b"j:" + wallet.encode(): journal.pack()}
+    journal = as_stored([Touched(1_700_000_000_123, b"e1", 1)], [])
+    strings = {b"w:" + wallet.encode(): stored_row(3, whale=True), b"j:" + wallet.encode(): journal}
     for other in range(PARTITIONS):
         commit(settings, other, Writes(strings, {b"codes": {field: b"1"}}) if other == partition else Writes())
     found = readouts.wallet(settings, wallet)

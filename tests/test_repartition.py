@@ -230,11 +230,11 @@ def together(told: dict[int, Partition]) -> dict[str, Any]:
 
 
 def touches_of(one: Partition) -> dict[bytes, Any]:
-    from models.journeys import Journal
+    from models.journeys import touches_of, unpack_journal
 
     oldest = NOON_MS  # how much older ones are kept depends on the clock, and matters to nobody
     return {
-        key: [touch for touch in Journal.unpack(journal).touches if touch.occurred_at_ms >= oldest]
+        key: [touch for touch in touches_of(unpack_journal(journal)) if touch.occurred_at_ms >= oldest]
         for key, journal in one.journals.items()
     }
 

@@ -9,9 +9,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from models.records import Record
 from models.rules import DAY_MS, HOUR_MS, Rules
 from models.segments import Catalogue
-from models.state import TOUCHES, TRANSACTIONS, Record
+from models.state import TOUCHES, TRANSACTIONS
 from streams.lines import BadLine
 from streams.replay import SLOT_RECORDS, Arrival, Replay, Slot, Told, arrivals, told
 from streams.simulate import SimulationPlan, simulate

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 
 from models.changes import rfc3339
 from models.counters import decode_cell
-from models.journeys import Journal
+from models.journeys import touches_of
+from models.records import Record
 from models.rows import ROW
 from models.rules import DAY_MS, HOUR_MS, Rules
 from models.segments import EMPTY_CATALOGUE, Catalogue
-from models.state import TOUCHES, TRANSACTIONS, Record, State, Totals
+from models.state import TOUCHES, TRANSACTIONS, State, Totals
 from models.step import step, step_together
 from tests.partition import (
     NOON_MS,
@@ -67,7 +68,7 @@ def test_the_season_has_everything_that_could_break_a_law() -> None:
     assert {change["status"] for change in changes_of(in_thousands())} == {"entered", "moved", "left"}
     assert len(in_thousands().sweeps) > 50
     assert max(len(journal) for journal in in_thousands().journals.values()) > 1000
-    assert max(len(Journal(journal).touches) for journal in in_thousands().journals.values()) > 50
+    assert max(len(touches_of(journal)) for journal in in_thousands().journals.values()) > 50
 
 
 # ------------------------------------------------------------------ where a batch is cut does not matter
@@ -277,14 +278,13 @@ def renamed(record: Record) -> Record:
 
 def image(state: State) -> tuple[Any, ...]:
     wallets = state.wallets
-    journals = [None if journal is None else journal.pack() for journal in wallets.journals]
     return (
         state.clock_ms,
         state.totals.to_json(),
         list(state.codes.names),
         wallets.keys,
         wallets.rows.tobytes(),
-        journals,
+        list(wallets.journals),
     )
 
 

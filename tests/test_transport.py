@@ -13,13 +13,9 @@ import faust
 import pytest
 import uvloop
 from aiokafka.client import AIOKafkaClient
-from aiokafka.consumer import fetcher
 from aiokafka.consumer.fetcher import OffsetResetStrategy
 from aiokafka.consumer.subscription_state import SubscriptionState, TopicPartitionState
 from aiokafka.producer.sender import Sender
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
-from aiokafka.record.legacy_records import LegacyRecordBatch, LegacyRecordBatchBuilder
-from aiokafka.record.memory_records import MemoryRecords
 from faust.app.base import App
 from faust.serializers.schemas import Schema
 from faust.tables.recovery import Recovery
@@ -28,7 +24,7 @@ from faust.transport.drivers import aiokafka as stock
 from faust.transport.utils import DefaultSchedulingStrategy
 from mode.threads import ServiceThread, WorkerThread
 
-from models.state import Record
+from models.records import Record, Records, records_of
 from streams.announce import GIVE_UP_S
 from streams.transport import (
     NEVER_OLD,
@@ -42,11 +38,11 @@ from streams.transport import (
     Delivery,
     Fetched,
     RecordBatch,
-    Records,
     Schedule,
     Tuning,
     batch_channel,
 )
+from streams.unpacking import PartitionColumns
 
 OVERRIDDEN = [
     (BatchConsumer, Consumer, "on_buffer_drop", "(self, tp)"),
@@ -65,6 +61,7 @@ OVERRIDDEN = [
         "_fetch_records",
         "(self, consumer, active_partitions, timeout=None, max_records=None)",
     ),
+    (PartitionColumns, PartitionColumns.__mro__[1], "_consumer_record", "(self, tp, record)"),
     (BatchProducer, stock.Producer, "_settings_extra", "(self)"),
     (BatchProducer, stock.Producer, "_new_producer", "(self, transactional_id=None)"),
     (BatchApp, App, "_new_transport", "(self)"),
@@ -127,6 +124,9 @@ def test_options_are_read_where_we_rely_on_it() -> None:
     start = inspect.getsource(aiokafka.AIOKafkaConsumer.start) + inspect.getsource(aiokafka.AIOKafkaConsumer)
     for name in ("_fetch_max_wait_ms", "_fetch_min_bytes", "_isolation_level"):
         assert f"=self.{name}" in start, name
+    # a poll is not bounded by a number of records, which would count what is unpacked together as one
+    assert faust.App("x").conf.broker_max_poll_records is None
+    assert "max_records=_consumer._max_poll_records" in inspect.getsource(stock.AIOKafkaConsumerThread.getmany)
     # the seek hook may wait for Redis: Faust bounds it by this setting
     assert "timeout=self.app.conf.broker_request_timeout" in inspect.getsource(Recovery)
 
@@ -161,6 +161,11 @@ def test_requests_of_the_producer_end_soon_and_its_batches_outlive_our_patience(
     asyncio.run(scenario())
 
 
+def at(*offsets: int) -> Records:
+    """Records with nothing but these offsets."""
+    return records_of(Record(offset, 0, None, b"") for offset in offsets)
+
+
 class Taker:
     """A consumer as `Schedule` sees it, in generation 7: what it was told, and the batches it makes."""
 
@@ -187,7 +192,7 @@ class Taker:
 
 def fetched(generation: int | None, begins: dict[TP, int], **offsets: list[int]) -> Fetched:
     """A poll of topics with one partition each."""
-    found = Fetched({TP(name, 0): [Record(offset, 0, None, b"") for offset in its] for name, its in offsets.items()})
+    found = Fetched({TP(name, 0): [at(offset) for offset in its] for name, its in offsets.items()})
     found.generation, found.begins = generation, begins
     return found
 
@@ -224,7 +229,7 @@ def test_what_faust_takes_for_old_is_delivered_and_only_batches_are_in_the_books
     app = BatchApp("x", Tuning(), lambda _: asyncio.sleep(0, {}))
     consumer: Any = app.consumer
     a, b = TP("a", 0), TP("b", 3)
-    batches = [RecordBatch(tp, [Record(last, 5, None, b"")], 0, 7) for tp, last in ((a, 4), (b, 9))]
+    batches = [RecordBatch(tp, at(last), 0, 7) for tp, last in ((a, 4), (b, 9))]
     for batch in batches:
         batch.done = consumer.done
     message = consumer._to_message(a, Delivery(batches))
@@ -250,8 +255,9 @@ def test_a_seek_forgets_what_was_polled_ahead_of_what_may_have_been_dropped(monk
     a, polls = TP("a", 0), iter([[5, 6], [7], [5, 6]])
 
     async def scenario() -> None:
-        async def poll(*_: object) -> dict[TP, list[Record]]:
-            return {a: [Record(offset, 0, None, b"") for offset in next(polls, [])]}
+        async def poll(*_: object) -> dict[TP, list[Records]]:
+            offsets = next(polls, [])
+            return {a: [at(*offsets)]} if offsets else {}
 
         async def seek_wait(*_: object) -> None:
             """The client is sent."""
@@ -287,9 +293,9 @@ def test_a_poll_waits_ahead_while_what_came_is_being_delivered(monkeypatch: pyte
     a, begun = TP("a", 0), []
 
     async def scenario() -> None:
-        arriving: asyncio.Queue[dict[TP, list[Record]]] = asyncio.Queue()
+        arriving: asyncio.Queue[dict[TP, list[Records]]] = asyncio.Queue()
 
-        async def poll(_: object, __: object, active: object, ___: object, ____: object) -> dict[TP, list[Record]]:
+        async def poll(_: object, __: object, active: object, ___: object, ____: object) -> dict[TP, list[Records]]:
             begun.append(active)
             return await arriving.get()
 
@@ -300,7 +306,7 @@ def test_a_poll_waits_ahead_while_what_came_is_being_delivered(monkeypatch: pyte
         monkeypatch.setattr(stock.AIOKafkaConsumerThread, "on_thread_stop", stop)
         thread, client = its_thread(), Client()
         for offset in range(2):
-            arriving.put_nowait({a: [Record(offset, 0, None, b"")]})
+            arriving.put_nowait({a: [at(offset)]})
         first = await thread._fetch_records(client, {a}, 0.1)
         await asyncio.sleep(0)
         assert (first[a][0].offset, len(begun), arriving.qsize()) == (0, 2, 0)  # nobody has asked for the second yet
@@ -311,7 +317,7 @@ def test_a_poll_waits_ahead_while_what_came_is_being_delivered(monkeypatch: pyte
         assert not await thread._fetch_records(client, {a}, 0.1)
         await asyncio.sleep(0)
         assert len(begun) == 3  # a calm topic: what is active is looked up with every poll
-        arriving.put_nowait({a: [Record(2, 0, None, b"")]})
+        arriving.put_nowait({a: [at(2)]})
         await thread._fetch_records(client, {a}, 0.1)
         ahead = thread._ahead
         assert ahead
@@ -475,7 +481,7 @@ def test_offsets_are_committed_up_to_the_first_batch_in_flight(
 def test_an_end_counts_with_what_has_left_the_fetcher() -> None:
     tp = TP("a", 0)
     books: Any = Books(tp, [], [])
-    poll = Fetched({tp: [Record(4, 0, None, b"")]})
+    poll = Fetched({tp: [at(4)]})
     poll.ends = {tp: (5, 8, 100)}
     books.note_ends(poll)
     assert books.end(tp) == (5, 8, 100, 5)
@@ -486,36 +492,10 @@ def test_an_end_counts_with_what_has_left_the_fetcher() -> None:
     assert books.end(TP("b", 0)) is None
 
 
-def test_a_record_of_a_format_without_timestamps_has_minus_one() -> None:
-    written = LegacyRecordBatchBuilder(magic=0, compression_type=0, batch_size=1000)
-    written.append(7, None, key=b"w1", value=b"{}")
-    (found,) = LegacyRecordBatch(written.build(), 0)
-    assert found.timestamp is None
-    records = Records.__new__(Records)
-    assert records._consumer_record(TP("a", 3), found) == Record(7, -1, b"w1", b"{}")
-
-
 def test_a_batch_knows_its_offsets() -> None:
-    batch = RecordBatch(TP("a", 3), [Record(5, 0, None, b""), Record(8, 0, None, b"")], 5)
+    batch = RecordBatch(TP("a", 3), at(5, 8), 5)
     assert (batch.first_offset, batch.next_offset, len(batch), repr(batch)) == (5, 9, 2, "a[3] 5..8")
     batch.ack()  # without Faust's event there are no books to keep
-
-
-def test_a_fetch_unpacks_into_our_records() -> None:
-    builder = DefaultRecordBatchBuilder(
-        magic=2,
-        compression_type=0,
-        is_transactional=0,
-        producer_id=-1,
-        producer_epoch=-1,
-        base_sequence=-1,
-        batch_size=1000,
-    )
-    builder.append(0, timestamp=7, key=b"w1", value=b"{}", headers=[("trace", b"1")])
-    builder.append(1, timestamp=8, key=None, value=None, headers=[])
-    memory = MemoryRecords(bytes(builder.build()))
-    found = fetcher.PartitionRecords(TP("a", 0), memory, [], 0, None, None, True, 1)
-    assert list(found) == [Record(0, 7, b"w1", b"{}", (("trace", b"1"),)), Record(1, 8, None, None, ())]
 
 
 def test_the_fetchers_thread_has_a_loop_of_uvloop_and_closes_it() -> None:

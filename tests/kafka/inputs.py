@@ -15,9 +15,10 @@ from typing import Any
 from kafka import KafkaProducer
 
 from models.observe import Digest, Overview, observe
+from models.records import Record
 from models.rules import Rules
 from models.segments import Catalogue
-from models.state import TOUCHES, TRANSACTIONS, Record
+from models.state import TOUCHES, TRANSACTIONS
 from streams.dice import Dice
 from streams.lines import Outgoing, read_line
 from streams.simulate import SimulationPlan, simulate

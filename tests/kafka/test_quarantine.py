@@ -33,6 +33,34 @@ def test_a_record_without_key_and_value_passes_through_quarantine(world: World) 
     assert ("tidemark.rejected.null_value", b"true") in list(rejected.headers)
 
 
+class Bytes(str):
+    """A header's name as bytes that are no UTF-8, past a client that knows only text."""
+
+    __slots__ = ()
+
+    def encode(self, *_: object) -> bytes:
+        return b"tr\xffce"
+
+
+def test_compressed_records_are_read_and_what_is_wrong_in_a_headers_name_is_replaced(world: World) -> None:
+    world.run("topics", "create")
+    _, event = EVENT.split(b'"value":', 1)
+    headers = [("trace", b"1"), (Bytes("name"), b"\xff"), ("größe", b"")]
+    with closing(KafkaProducer(bootstrap_servers=world.bootstrap, compression_type="gzip", linger_ms=500)) as producer:
+        for value in (event.rstrip()[:-1], *[b"{bad %d" % number for number in range(50)]):
+            producer.send(world.transactions, value, key=b"w1", headers=headers)
+    worker = world.worker("worker")
+    world.await_applied(51)
+    worker.terminate()
+    assert worker.wait() == 0
+    totals = world.ask("totals")
+    assert (totals["transactions"], totals["rejected"]) == (1, {"not_json": 50})
+    found = list(read_topic(world.bootstrap, f"{world.prefix}events.rejected"))
+    assert [record.value for record in found] == [b"{bad %d" % number for number in range(50)]
+    for record in found:
+        assert list(record.headers)[-3:] == [("trace", b"1"), ("tr\ufffdce", b"\xff"), ("größe", b"")]
+
+
 def test_records_larger_than_the_topic_of_rejected_ones_go_without_their_value(world: World) -> None:
     # Two of them in one commit: a message the broker refuses would cost the idempotent producer its sequence.
     world.run("topics", "create")

@@ -1,0 +1,142 @@
+"""Records out of a broker's answer as columns, no object for each of them.
+
+aiokafka's fetcher decides as ever what of an answer is handed on: it checks sums, leaves out aborted transactions,
+control batches and what lies below the offset asked for, and says where to fetch on. All it sees of a record batch is
+the offset of its last record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from struct import Struct
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from aiokafka import codec
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.memory_records import MemoryRecords
+
+from models.records import RECORD, Record, Records, records_of
+from models.wire import unpack
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+#: What each batch begins with in every format: its first offset, and the bytes that follow. The format stands after it.
+_OVERHEAD, _MAGIC_AT, _FORMAT = Struct(">qi"), 16, 2
+#: Format 2: first offset, bytes, leader epoch, magic, sum, attributes, last offset, first and newest timestamp,
+#: producer, its epoch, its sequence, records. The shortest record has seven bytes.
+_HEADER, _SHORTEST = Struct(">qiibIhiqqqhii"), 7
+#: Attributes: how records are compressed, whether the time of the log counts (it is the newest), who has written them.
+_COMPRESSED, _LOG_TIME, _TRANSACTIONAL, _CONTROL = 0x07, 0x08, 0x10, 0x20
+
+_CODECS: dict[int, Callable[[bytes], bytes]] = {
+    number: decode
+    for number, (known, decode) in enumerate(
+        (
+            (codec.has_gzip, codec.gzip_decode),
+            (codec.has_snappy, codec.snappy_decode),
+            (codec.has_lz4, codec.lz4_decode),
+            (codec.has_zstd, codec.zstd_decode),
+        ),
+        1,
+    )
+    if known()
+}
+
+
+class Answer:
+    """The record batches of a partition's part of an answer; aiokafka's `MemoryRecords` hides where their bytes are."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text, self._octets, self._at = text, np.frombuffer(text, np.uint8), 0
+        self._theirs = MemoryRecords(text)
+        self.has_next, self.size_in_bytes = self._theirs.has_next, self._theirs.size_in_bytes
+
+    def next_batch(self) -> Columns | Old:
+        begin, theirs, text = self._at, self._theirs.next_batch(), self._text
+        self._at = begin + _OVERHEAD.size + _OVERHEAD.unpack_from(text, begin)[1]
+        return (
+            Columns(theirs, text, self._octets, (begin, self._at))
+            if text[begin + _MAGIC_AT] >= _FORMAT
+            else Old(theirs)
+        )
+
+
+class Columns:
+    """A record batch as the fetcher sees one, its records as one record. `records`: all of them, once asked for."""
+
+    __slots__ = (
+        "_octets", "_place", "_text", "_theirs", "_told", "base_offset", "is_control_batch", "is_transactional",
+        "next_offset", "producer_id", "records", "validate_crc",
+    )  # fmt: skip
+
+    def __init__(self, theirs: Any, text: bytes, octets: NDArray[np.uint8], place: tuple[int, int]) -> None:
+        """`theirs`: aiokafka's own of the bytes at this place in the text."""
+        self._theirs, self._text, self._octets, self._place = theirs, text, octets, place
+        offset, _, _, _, _, attributes, last, first_ms, newest_ms, self.producer_id, _, _, many = _HEADER.unpack_from(
+            text, place[0]
+        )
+        self._told = attributes & _COMPRESSED, (offset, first_ms, newest_ms if attributes & _LOG_TIME else -1), many
+        self.base_offset, self.next_offset = offset, offset + last + 1
+        self.is_transactional, self.is_control_batch = attributes & _TRANSACTIONAL, attributes & _CONTROL
+        self.validate_crc = theirs.validate_crc
+
+    def __next__(self) -> Any:
+        return next(self._theirs)  # of a control batch, its marker
+
+    def __iter__(self) -> Iterator[Columns]:
+        self.records = self._unpacked()
+        return iter((self,) if len(self.records) else ())
+
+    @property
+    def offset(self) -> int:
+        """That of the last record."""
+        return self.records.next_offset - 1
+
+    def _unpacked(self) -> Records:
+        (compressed, base, many), text, octets, (begin, end) = self._told, self._text, self._octets, self._place
+        begin += _HEADER.size
+        if compressed:
+            if (decode := _CODECS.get(compressed)) is None:
+                return records_of(map(_record, self._theirs))  # says what there is no library for
+            text = decode(text[begin:end])
+            octets, begin, end = np.frombuffer(text, np.uint8), 0, len(text)
+        if 0 <= many <= (end - begin) // _SHORTEST:
+            rows = np.empty(many, RECORD)
+            if unpack(octets, begin, end, base, rows) == many:
+                return Records(text, rows)
+        raise CorruptRecordException(f"the bytes of a batch, at offset {base[0]}, are not its {many} records")
+
+
+class Old:
+    """A record batch of an older format, the same way."""
+
+    def __init__(self, theirs: Any) -> None:
+        self._theirs = theirs
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._theirs, name)
+
+    def __iter__(self) -> Iterator[Old]:
+        self.records = records_of(map(_record, self._theirs))
+        return iter((self,) if len(self.records) else ())
+
+    @property
+    def offset(self) -> int:
+        """That of the last record."""
+        return self.records.next_offset - 1
+
+
+class PartitionColumns(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka has no types
+    """What the fetcher takes of a partition's answer: `Records`, those of one batch after those of the other."""
+
+    def _consumer_record(self, tp: Any, record: Columns | Old) -> Records:  # noqa: ARG002 -- aiokafka's signature
+        return record.records.from_offset(self.next_fetch_offset)  # a batch may begin before what was asked for
+
+
+def _record(found: Any) -> Record:
+    """A record of an older format; the oldest has no timestamps."""
+    at_ms = -1 if found.timestamp is None else found.timestamp
+    return Record(found.offset, at_ms, found.key, found.value, tuple(found.headers))
