@@ -114,6 +114,12 @@ def blank_rows(count: int) -> NDArray[np.void]:
     return np.zeros(count, ROW)
 
 
+def as_stored(rows: NDArray[np.void]) -> list[bytes]:
+    """Rows (k,) as they are stored."""
+    found: list[bytes] = rows.view(np.dtype((np.void, ROW.itemsize))).tolist()
+    return found
+
+
 def unpack_rows(stored: list[bytes | None]) -> NDArray[np.void]:
     """Stored rows of any known version -> structured (n,) of today's; blank where None. Raises `UnknownFormat`."""
     blank = bytes(ROW.itemsize)

@@ -1,7 +1,7 @@
 -- One batch of one partition: all of it or nothing.
 -- KEYS: mark, pending, hashes...
--- ARGV: the mark as I know it, the new mark, the new pending slot, how many rows, how many arguments are strings,
---       the rows in one piece, all of one size, the key of each; then the strings: key, value, ...;
+-- ARGV: the mark as I know it, the new mark, the new pending slot, how many arguments are rows, how many strings,
+--       then the rows: key, value, ...; then the strings: key, value, ...;
 --       then for each hash how many follow, then field, value, ...;
 --       then the key of the due index, how many follow, then due time, wallet, ...; how many leave it, then these
 -- The keys of rows, strings and the due index are in ARGV: they carry the hash tag of KEYS[1], so they live where it lives.
@@ -10,8 +10,9 @@ local found = redis.call('GET', KEYS[1]) or ''
 if found ~= ARGV[1] then return found end
 
 local CHUNK = 2000  -- 1,000 pairs; `unpack` fails from 4,000
-local rows, count = ARGV[6], tonumber(ARGV[4])
-local size = #rows / count
+-- Lua hashes every byte of a string it is given or makes: so what is written is never taken apart here.
+local strings = 6 + ARGV[4]
+local hashes = strings + ARGV[5]
 
 -- One key of each kind (`w:`, `j:`, `totals`) is asked for: all of them would be a tenth of what a commit costs Redis.
 local asked, kinds = {}, {}
@@ -22,13 +23,13 @@ local function ask(key)
     asked[#asked + 1], asked[#asked + 2] = key, ''
   end
 end
-if count > 0 then ask(ARGV[7]) end
-for at = 7 + count, 6 + count + ARGV[5], 2 do ask(ARGV[at]) end
+if strings > 6 then ask(ARGV[6]) end
+for at = strings, hashes - 1, 2 do ask(ARGV[at]) end
 asked[#asked + 1] = KEYS[1]  -- without a value: the form that writes nothing
 need('MSET', unpack(asked))
 need('SET', KEYS[1], '', '')
 need('SET', KEYS[2], '', '')
-local length = 7 + count + ARGV[5]
+local length = hashes
 for hash = 3, #KEYS do
   need('HSET', KEYS[hash], '', '', '')
   length = length + 1 + ARGV[length]
@@ -36,16 +37,7 @@ end
 need('ZADD', ARGV[length], '0', '', '0')
 need('ZREM', ARGV[length], '')
 
-for first = 0, count - 1, CHUNK / 2 do
-  local words = {}
-  for row = first, math.min(first + CHUNK / 2, count) - 1 do
-    words[#words + 1] = ARGV[7 + row]
-    words[#words + 1] = string.sub(rows, row * size + 1, (row + 1) * size)
-  end
-  redis.call('MSET', unpack(words))
-end
-local at = 7 + count
-local stop = at + ARGV[5]
+local at, stop = 6, hashes
 while at < stop do
   local last = math.min(at + CHUNK, stop)
   redis.call('MSET', unpack(ARGV, at, last - 1))

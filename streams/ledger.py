@@ -90,15 +90,14 @@ def unknown_mark(packed: bytes) -> Refused:
 class Writes:
     """What a commit writes beside mark and pending slot; names are without the tag of the partition.
 
-    `strings`: name -> value. `hashes`: name -> (field -> value). `rows`: those of `wallets`, in their order, all of one
-    size and in one piece: Redis cuts it, which costs this side nothing. `due`: wallet -> when it is to be swept, epoch
-    seconds, 0 no more.
+    `strings`: name -> value. `hashes`: name -> (field -> value). `rows`: those of `wallets`, in their order. `due`:
+    wallet -> when it is to be swept, epoch seconds, 0 no more.
     """
 
     strings: dict[bytes, bytes] = field(default_factory=dict)
     hashes: dict[bytes, dict[bytes, bytes]] = field(default_factory=dict)
     wallets: Sequence[bytes] = ()
-    rows: bytes = b""
+    rows: Sequence[bytes] = ()
     due: Mapping[bytes, int] = field(default_factory=dict)
 
 
@@ -181,8 +180,9 @@ class Ledger:
         prefix = tag(owner)
         keys = [prefix + b"pending", *(prefix + name for name in writes.hashes)]
         strings = [word for name, value in writes.strings.items() for word in (prefix + name, value)]
-        w, counts = prefix + b"w:", (b"%d" % len(writes.wallets), b"%d" % len(strings))
-        words = [pending, *counts, writes.rows, *[w + wallet for wallet in writes.wallets], *strings]
+        w, rows = prefix + b"w:", [b""] * (2 * len(writes.wallets))
+        rows[::2], rows[1::2] = [w + wallet for wallet in writes.wallets], writes.rows
+        words = [pending, b"%d" % len(rows), b"%d" % len(strings), *rows, *strings]
         for fields in writes.hashes.values():
             words.append(b"%d" % (2 * len(fields)))
             words += [word for pair in fields.items() for word in pair]

@@ -16,6 +16,7 @@ import structlog
 
 from models.counters import Cell, Codes, add_cells, decode_cell, encode_cell
 from models.lifecycle import NEVER_MS
+from models.rows import as_stored
 from models.state import Batch, State, Totals
 from models.sweep import sweep
 from streams.announce import Message, quarantine
@@ -290,4 +291,4 @@ def _writes(state: State, effects: Effects, cells: dict[bytes, Cell]) -> Writes:
     hashes = {b"roi": {name: encode_cell(cell) for name, cell in cells.items()}} if cells else {}
     if effects.codes:
         hashes[b"codes"] = {name: b"%d" % code for name, code in effects.codes.items()}
-    return Writes(strings, hashes, effects.keys, effects.rows.tobytes(), effects.due)
+    return Writes(strings, hashes, effects.keys, as_stored(effects.rows), effects.due)

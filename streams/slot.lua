@@ -10,10 +10,8 @@ do
       keys = {}
     end
   end
-  local strings = 7 + ARGV[4]
-  for at = 7, strings - 1 do ask(ARGV[at]) end
-  for at = strings, strings + ARGV[5] - 1, 2 do ask(ARGV[at]) end
-  local at = strings + ARGV[5]
+  local at = 6 + ARGV[4] + ARGV[5]
+  for key = 6, at - 1, 2 do ask(ARGV[key]) end
   for _ = 3, #KEYS do at = at + 1 + ARGV[at] end
   local fed = ARGV[at + 1]
   if fed + ARGV[at + 2 + fed] > 0 then ask(ARGV[at]) end  -- nobody is queued: the index need not be there yet

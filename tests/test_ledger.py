@@ -251,13 +251,13 @@ def test_a_large_commit_goes_in_whole(store: RedisServer, count: int) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 999, 1000, 1001, 5001])
-def test_rows_that_come_in_one_piece_are_stored_one_by_one(store: RedisServer, count: int) -> None:
+def test_rows_are_stored_beside_all_else(store: RedisServer, count: int) -> None:
     async def scenario(ledger: Ledger) -> None:
         mark, _ = await ledger.claim(7, fresh())
         wallets = [b"\xff %d" % n for n in range(count)]
         rows = [b"%064d" % n for n in range(count)]
         strings = {b"j:a": b"journal", b"totals": b"{}"}
-        writes = Writes(strings, {b"roi": {b"f": b"1"}}, wallets, b"".join(rows))
+        writes = Writes(strings, {b"roi": {b"f": b"1"}}, wallets, rows)
         await ledger.commit(7, (mark, after(mark, 1, 1)), b"pending", writes)
         assert await ledger.read(7, b"w", wallets) == rows
         assert await ledger.read_strings(7, b"j:a", b"totals", b"pending") == [b"journal", b"{}", b"pending"]

@@ -26,7 +26,7 @@ WRITES = Writes(
     {b"j:w1": b"journal", b"j:w2": b"journal", b"totals": b"{}"},
     {b"roi": {b"s1|c|x": b"1"}},
     [b"w1"],
-    b"row",
+    [b"row"],
     {b"w1": 9},
 )
 #: What a commit may write to, by pattern.

@@ -101,7 +101,7 @@ def test_a_commit_into_a_slot_that_moves_is_whole_or_not_at_all(cluster: RedisCl
         patient, impatient = (Ledger(Address(cluster.url, cluster=True), give_up_s=each) for each in (60, 0.5))
         held, _ = await patient.claim(0, marks[0])
         old, new = (
-            Writes(dict.fromkeys(names[1500:], value), {b"roi": {b"f": value}}, wallets, value * 1500)
+            Writes(dict.fromkeys(names[1500:], value), {b"roi": {b"f": value}}, wallets, [value] * 1500)
             for value in (b"old", b"new")
         )
         await patient.commit(0, (held, marks[1]), b"", old)
