@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import for_code
+from kafka.record import memory_records
 
 from models.rules import DAY_MS, LARGEST_VALUE
 from streams.access import connection, entering
 from streams.errors import Denied, Refused, TidemarkError, Unavailable
+from streams.lenient import Lenient
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -31,6 +33,8 @@ GLANCE, GLANCE_S = 64 * 1024, 10.0
 _KAFKAS_LARGEST = 1_048_588
 _TOPIC_EXISTS = 36
 _UNKNOWN_TOPIC = 3
+
+memory_records.DefaultRecordBatch = Lenient  # kafka-python has no other place to say it
 
 
 @dataclass(frozen=True, slots=True)

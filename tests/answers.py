@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from struct import pack_into
+from typing import Self
 
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
@@ -17,11 +18,28 @@ from models.records import Record
 SUM_AT, SUMMED_AT = 17, 21
 #: Bits of its attributes.
 LOG_TIME, TRANSACTIONAL, CONTROL = 0x08, 0x10, 0x20
+#: Of compressed batches: gzip, snappy, lz4, zstd.
+CODECS = (1, 2, 3, 4)
 ABORT, COMMIT = b"\0\0\0\0", b"\0\0\0\1"
 
 short = st.none() | st.binary(max_size=9) | st.integers(100, 300).map(bytes)
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=5)
 headers = st.lists(st.tuples(names, st.none() | st.binary(max_size=5)), max_size=3).map(tuple)
+
+
+class Bytes(str):
+    """A header's name as these bytes, UTF-8 or not, past a client that knows only text."""
+
+    __slots__ = ("octets",)
+    octets: bytes
+
+    def __new__(cls, octets: bytes) -> Self:
+        found = super().__new__(cls, "name")
+        found.octets = octets
+        return found
+
+    def encode(self, *_: object) -> bytes:
+        return self.octets
 
 
 @dataclass(frozen=True)
@@ -89,15 +107,18 @@ batches = st.one_of(
     st.builds(
         Written,
         some_records(),
-        compression=st.sampled_from((0, 1)),
+        compression=st.sampled_from((0, *CODECS)),
         attributes=st.sampled_from((0, LOG_TIME, TRANSACTIONAL, TRANSACTIONAL)),
         producer=st.sampled_from((-1, 7, 8)),
         holes=st.integers(0, 2),
         newest_ms=st.none() | st.just(1 << 44),
     ),
     st.builds(Written, st.just([]), holes=st.integers(1, 3), producer=st.sampled_from((-1, 7))),
-    st.builds(
-        Written, some_records(sent=st.just(())), magic=st.sampled_from((0, 1)), compression=st.sampled_from((0, 1))
+    *(
+        st.builds(
+            Written, some_records(sent=st.just(())), magic=st.just(magic), compression=st.sampled_from((0, *codecs))
+        )
+        for magic, codecs in ((0, CODECS[:2]), (1, CODECS[:3]))  # what each format has
     ),
     st.builds(marker, st.sampled_from((7, 8)), st.sampled_from((ABORT, COMMIT))),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -19,6 +20,7 @@ from streams.transport import TP
 from streams.unpacking import Answer, PartitionColumns
 from tests.answers import (
     ABORT,
+    CODECS,
     LOG_TIME,
     SUMMED_AT,
     TRANSACTIONAL,
@@ -156,8 +158,20 @@ def test_a_batch_of_more_or_fewer_records_than_it_says_is_refused(many: int) -> 
     assert ours(summed(text), (), 0) == ([], 0, True)
 
 
-@pytest.mark.parametrize("compression", [2, 3, 4, 5, 7])
-def test_what_there_is_no_library_for_is_said_by_aiokafka(compression: int) -> None:
+@pytest.mark.parametrize("compression", CODECS)
+def test_a_batch_of_each_codec_is_unpacked_and_a_damaged_one_fails_as_with_aiokafka(compression: int) -> None:
+    text, _ = answer([one(compression=compression), one()])
+    assert ours(text, (), 0) == theirs(text, (), 0) == (ours(answer([one(), one()])[0], (), 0))
+    cut = bytearray(answer([one(compression=compression)])[0])
+    cut[61:] = bytes(len(cut) - 61)
+    with pytest.raises(Exception, match=r"\w") as expected:
+        theirs(summed(cut), (), 0)
+    with pytest.raises(expected.type, match=re.escape(str(expected.value))):
+        ours(summed(cut), (), 0)
+
+
+@pytest.mark.parametrize("compression", [5, 7])
+def test_a_codec_that_nobody_knows_is_said_by_aiokafka(compression: int) -> None:
     text = bytearray(answer([one()])[0])
     text[SUMMED_AT + 1] = compression
     assert ours(summed(text), (), 0) == theirs(summed(text), (), 0) == ([], 0, True)
