@@ -60,7 +60,7 @@ def find_owners(
         event["wallet"], event["part"] = wallet_of[event["place"]], part_of[event["place"]]
         wrong[number] = (
             record["key_end"] == NULL
-            or event["at_ms"] > record["timestamp"] + future_ms
+            or event["at_ms"] - future_ms > record["timestamp"]
             or not same(text, record["key"], record["key_end"], event["wallet_id"], event["wallet_id_end"])
         )
         misfits += wrong[number]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.arrivals import CODE_OF, EVENT, asset_of
-from models.events import EARLIEST_MS, LATEST_MS, MONEY, PRODUCTS, Rejected, judge, out_of_bounds, to_micros, to_ms
+from models.events import EARLIEST_MS, LATEST_MS, MONEY, PRODUCTS, Rejected, judge, to_micros, to_ms
 from models.hashing import hash64
 from models.records import Records
 from models.scanner import scan
@@ -55,37 +55,31 @@ def read(records: Records, lanes: bytes) -> tuple[Events, dict[int, Rejected]]:
     """A batch of records -> its events, and for each other record, by its index, why it is none."""
     rows = np.zeros(len(records), EVENT)
     found = scan(records, lanes, rows)
-    odd = [*found.odd.tolist(), *read_hard(records.text, rows, found.hard)]
-    if not odd:
+    read_hard(records.text, rows, found.hard)
+    if not len(found.odd):
         return Events(records.text, rows), {}
     rejected: dict[int, Rejected] = {}
     tail: list[bytes] = []
     end = len(records.text)
-    for place in sorted(set(odd)):
+    for place in found.odd.tolist():
         verdict = judge(lanes[place], records[place].value)
         if isinstance(verdict, Rejected):
             rejected[place] = verdict
             continue
         written = write_down(rows[place], lanes[place], verdict, end)
-        rows["place"][place] = place
         end += len(written)
         tail.append(written)
     events = Events(b"".join([records.text, *tail]) if tail else records.text, rows)
     return (events.pick(np.delete(np.arange(len(rows)), list(rejected))) if rejected else events), rejected
 
 
-def read_hard(text: bytes, rows: NDArray[np.void], hard: NDArray[np.int64]) -> list[int]:
-    """Read the values in USD that have more digits than one division makes a double of; those out of bounds, by place.
+def read_hard(text: bytes, rows: NDArray[np.void], hard: NDArray[np.int64]) -> None:
+    """Read the values in USD that have more digits than one division makes a double of; they are within their bounds.
 
     Money needs no double: it is exact already.
     """
-    out: list[int] = []
     for place, begin, end in hard.tolist():
-        amount = Decimal(text[begin:end].decode())
-        rows["usd"][place] = float(amount)
-        if out_of_bounds("usd_value", amount):
-            out.append(place)
-    return out
+        rows["usd"][place] = float(text[begin:end])
 
 
 def write_down(row: np.void, lane: int, found: dict[str, Any], end: int) -> bytes:

@@ -1,6 +1,6 @@
 """The wire contract: one record's value is an event, or there is a reason why it is none.
 
-Two tiers. What the fast one accepts (`models.parser`, `models.columns`) is accepted; `judge` decides the rest, slowly
+Two tiers. What the fast one accepts (`models.scanner`) is accepted; `judge` decides the rest, slowly
 and with exact decimals, and names the reason. Where both could speak they must agree: tests hold them together.
 """
 

@@ -44,8 +44,6 @@ RECORD = np.dtype(
         ("headers_end", "i8"),
     ]
 )
-#: A row as it is moved: NumPy copies a structured one field by field.
-_BYTES = np.dtype((np.void, RECORD.itemsize))
 
 
 class Records(Sequence[Record]):
@@ -88,10 +86,6 @@ class Records(Sequence[Record]):
         """Those of one log, in its order, that do not come before this offset."""
         offsets = self.rows["offset"]
         return self if not len(offsets) or offsets[0] >= offset else self[int(offsets.searchsorted(offset)) :]
-
-    def pick(self, places: NDArray[np.int64]) -> Records:
-        """The records at these places, in this order."""
-        return Records(self.text, self.rows.view(_BYTES)[places].view(RECORD))
 
     def keys(self, places: NDArray[np.int64]) -> list[bytes]:
         """The keys of the records at these places, which have one."""

@@ -17,13 +17,14 @@ _LOW, _LONGEST = 7, 10
 
 
 @compiled
-def unpack(text: NDArray[np.uint8], at: int, end: int, base: tuple[int, int, int], rows: NDArray[np.void]) -> int:
+def unpack(text: NDArray[np.uint8], at: int, end: int, base: tuple[int, int, int, int], rows: NDArray[np.void]) -> int:
     """The records of one record batch (message format 2) into `rows` (n,); how many, -1 if the bytes are no n records.
 
-    Nor are they if their offsets do not rise. `at`, `end`: where they lie, uncompressed. `base`: first offset, first
-    timestamp, and the time of the log for all of them, -1 where each has its own.
+    Nor are they if their offsets do not rise, or go beyond the batch's last. `at`, `end`: where they lie, uncompressed.
+    `base`: first offset, how far the last is from it, first timestamp, and the time of the log for all of them, -1
+    where each has its own.
     """
-    base_offset, base_at_ms, append_at_ms = base
+    base_offset, last, base_at_ms, append_at_ms = base
     before = -1
     for place in range(len(rows)):
         row = rows[place]
@@ -33,7 +34,7 @@ def unpack(text: NDArray[np.uint8], at: int, end: int, base: tuple[int, int, int
         stop = at + size
         delta_ms, at = varint(text, at + 1, stop)
         delta, at = varint(text, at, stop)
-        if delta <= before:
+        if not before < delta <= last:
             return -1
         row["offset"], before = base_offset + delta, delta
         row["timestamp"] = append_at_ms if append_at_ms >= 0 else base_at_ms + delta_ms

@@ -128,9 +128,8 @@ class Partition:
         """Take records up to the first that has to wait for a sweep; how many that were, and up to when to sweep."""
         tally, began = self._around.tally, time.perf_counter()
         self._loading = True
-        lookup = await self._load(
-            self._cache.look_up(taken.records)
-        )  # 1. the wallets the step needs and the cache lacks
+        # 1. the wallets the step needs and the cache lacks
+        lookup = await self._load(self._cache.look_up(taken.records))
         loaded, self._loading = time.perf_counter(), False
         state, effects, catalogue = await self._step(taken, lookup)  # 2. decide; nothing has happened yet
         taken = taken.part(0, effects.taken)

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from aiokafka import codec
 from aiokafka.consumer import fetcher
-from aiokafka.errors import CorruptRecordException
+from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from aiokafka.record.memory_records import MemoryRecords
 
 from models.records import RECORD, Record, Records, records_of
 from models.wire import unpack
+from streams.errors import Refused
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,6 +45,10 @@ _CODECS: dict[int, Callable[[bytes], bytes]] = {
     )
     if known()
 }
+
+
+#: What says that bytes are no records; the last is how aiokafka's reader of old formats fails.
+_UNREADABLE = (CorruptRecordException, UnsupportedCodecError, SystemError)
 
 
 class Answer:
@@ -78,7 +83,11 @@ class Columns:
         offset, _, _, _, _, attributes, last, first_ms, newest_ms, self.producer_id, _, _, many = _HEADER.unpack_from(
             text, place[0]
         )
-        self._told = attributes & _COMPRESSED, (offset, first_ms, newest_ms if attributes & _LOG_TIME else -1), many
+        self._told = (
+            attributes & _COMPRESSED,
+            (offset, last, first_ms, newest_ms if attributes & _LOG_TIME else -1),
+            many,
+        )
         self.base_offset, self.next_offset = offset, offset + last + 1
         self.is_transactional, self.is_control_batch = attributes & _TRANSACTIONAL, attributes & _CONTROL
         self.validate_crc = theirs.validate_crc
@@ -101,7 +110,7 @@ class Columns:
         if compressed:
             if (decode := _CODECS.get(compressed)) is None:
                 return records_of(map(_record, self._theirs))  # says what there is no library for
-            text = decode(text[begin:end])
+            text = _decoded(decode, text[begin:end])
             octets, begin, end = np.frombuffer(text, np.uint8), 0, len(text)
         if 0 <= many <= (end - begin) // _SHORTEST:
             rows = np.empty(many, RECORD)
@@ -129,8 +138,26 @@ class Old:
         return self.records.next_offset - 1
 
 
+def _decoded(decode: Callable[[bytes], bytes], packed: bytes) -> bytes:
+    """What was compressed; every library has errors of its own for what is not."""
+    try:
+        return decode(packed)
+    except Exception as problem:
+        raise CorruptRecordException(f"its compressed part cannot be read: {problem!r}") from problem
+
+
 class PartitionColumns(fetcher.PartitionRecords):  # type: ignore[misc]  # aiokafka has no types
     """What the fetcher takes of a partition's answer: `Records`, those of one batch after those of the other."""
+
+    def _unpack_records(self) -> Iterator[Records]:
+        try:
+            yield from super()._unpack_records()
+        except _UNREADABLE as problem:  # it ends the worker: records of other partitions may have left the fetcher
+            raise Refused(
+                f"{self._tp.topic}[{self._tp.partition}] cannot be read from offset {self.next_fetch_offset} on "
+                f"({problem!r}): start again; if it stays, the log is damaged there: restore it from a replica, or "
+                "copy the topic without those records and replay it into an empty Redis database"
+            ) from problem
 
     def _consumer_record(self, tp: Any, record: Columns | Old) -> Records:  # noqa: ARG002 -- aiokafka's signature
         return record.records.from_offset(self.next_fetch_offset)  # a batch may begin before what was asked for

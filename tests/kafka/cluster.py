@@ -94,6 +94,10 @@ def _resolve(folder: Path) -> None:
         time.sleep(3)
 
 
+#: What a worker says when it has taken over what it was given.
+READY = '"event": "ready"'
+
+
 class KafkaServer(Child):
     """One broker and controller in one JVM; port and data stay the same over `stop`, `kill` and `start`.
 
@@ -209,7 +213,7 @@ class Worker(Child):
     @property
     def is_ready(self) -> bool:
         """Whether it lives and has taken over what it was given, since it was started last."""
-        return self.alive and '"event": "ready"' in self.text_since_start
+        return self.alive and READY in self.text_since_start
 
 
 def clean_environment() -> dict[str, str]:

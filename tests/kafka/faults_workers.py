@@ -123,7 +123,7 @@ def zombie(scene: Scene) -> None:
         worker.freeze()
         scene.say(f"froze {worker.name} at {scene.applied()} records")
         scene.pause(FROZEN_S)
-        worker.thaw()
+        scene.thaw(worker)
 
 
 def zombie_commits(scene: Scene, moment: str) -> None:

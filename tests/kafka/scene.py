@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import redis
 
 from models.rules import DAY_MS, HOUR_MS
+from tests.kafka.cluster import READY
 from tests.kafka.processes import wait_until
 
 if TYPE_CHECKING:
@@ -243,6 +244,17 @@ class Scene:
         """Until it has ended, or has been started again since."""
         pid = worker.pid
         self.wait_until(lambda: worker.pid != pid or not worker.alive, f"the end of {worker.name}")
+
+    def thaw(self, worker: Worker) -> None:
+        """Let one that was frozen beyond its session go on, until it has found its place again or has left for good.
+
+        A run may be over by then: who is told to end before it knows that it was replaced says so, and ends with 1.
+        """
+        pid, known = worker.pid, worker.text.count(READY)
+        worker.thaw()
+        self.wait_until(
+            lambda: not worker.alive or worker.pid != pid or worker.text.count(READY) > known, f"{worker.name} back"
+        )
 
     def await_moves(self, before: Mapping[int, Standing]) -> None:
         """Until every partition that has had work since `before` has committed some of it."""
