@@ -7,7 +7,7 @@ who want to look at it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,12 @@ class Records(Sequence[Record]):
 
 
 NO_RECORDS = Records(b"", np.zeros(0, RECORD))
+
+
+def record_of(found: Any) -> Record:
+    """A record as Kafka's clients for Python have one; that of a log of the oldest format has no timestamp."""
+    at_ms = -1 if found.timestamp is None else found.timestamp
+    return Record(found.offset, at_ms, found.key, found.value, tuple(found.headers))
 
 
 def records_of(records: Iterable[Record]) -> Records:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from models.records import NULL, Record, records_of
+from models.records import NULL, record_of, records_of
 from streams.errors import Unavailable
 from streams.intake import Inbox, Merge, Place, lanes_of
 from streams.ledger import Mark
@@ -89,12 +89,6 @@ class Log:
         found = self._consumer.poll(timeout_ms=POLL_MS, max_records=POLL_RECORDS).get(self._tp, [])
         records = records_of(record_of(each) for each in found if each.offset < self.end)
         return records, len(records) < len(found) or self._consumer.position(self._tp) >= self.end
-
-
-def record_of(found: Any) -> Record:
-    """A record of kafka-python as the step reads it."""
-    at_ms = -1 if found.timestamp is None else found.timestamp
-    return Record(found.offset, at_ms, found.key, found.value, tuple(found.headers))
 
 
 @contextmanager

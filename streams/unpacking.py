@@ -7,9 +7,10 @@ the offset of its last record.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from struct import Struct
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from aiokafka import codec
@@ -17,7 +18,7 @@ from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from aiokafka.record.memory_records import MemoryRecords
 
-from models.records import RECORD, Record, Records, records_of
+from models.records import RECORD, Records, record_of, records_of
 from models.wire import unpack
 from streams.errors import Refused
 
@@ -69,17 +70,40 @@ class Answer:
         )
 
 
-class Columns:
+class Whole(ABC):
     """A record batch as the fetcher sees one, its records as one record. `records`: all of them, once asked for."""
 
+    __slots__ = ("_theirs", "records")
+
+    def __init__(self, theirs: Any) -> None:
+        """`theirs`: aiokafka's own of the same bytes."""
+        self._theirs = theirs
+
+    def __iter__(self) -> Iterator[Self]:
+        self.records = self._unpacked()
+        return iter((self,) if len(self.records) else ())
+
+    @property
+    def offset(self) -> int:
+        """That of the last record."""
+        return self.records.next_offset - 1
+
+    @abstractmethod
+    def _unpacked(self) -> Records: ...
+
+
+class Columns(Whole):
+    """One of today's format."""
+
     __slots__ = (
-        "_octets", "_place", "_text", "_theirs", "_told", "base_offset", "is_control_batch", "is_transactional",
-        "next_offset", "producer_id", "records", "validate_crc",
+        "_octets", "_place", "_text", "_told", "base_offset", "is_control_batch", "is_transactional", "next_offset",
+        "producer_id", "validate_crc",
     )  # fmt: skip
 
     def __init__(self, theirs: Any, text: bytes, octets: NDArray[np.uint8], place: tuple[int, int]) -> None:
         """`theirs`: aiokafka's own of the bytes at this place in the text."""
-        self._theirs, self._text, self._octets, self._place = theirs, text, octets, place
+        super().__init__(theirs)
+        self._text, self._octets, self._place = text, octets, place
         offset, _, _, _, _, attributes, last, first_ms, newest_ms, self.producer_id, _, _, many = _HEADER.unpack_from(
             text, place[0]
         )
@@ -95,21 +119,12 @@ class Columns:
     def __next__(self) -> Any:
         return next(self._theirs)  # of a control batch, its marker
 
-    def __iter__(self) -> Iterator[Columns]:
-        self.records = self._unpacked()
-        return iter((self,) if len(self.records) else ())
-
-    @property
-    def offset(self) -> int:
-        """That of the last record."""
-        return self.records.next_offset - 1
-
     def _unpacked(self) -> Records:
         (compressed, base, many), text, octets, (begin, end) = self._told, self._text, self._octets, self._place
         begin += _HEADER.size
         if compressed:
             if (decode := _CODECS.get(compressed)) is None:
-                return records_of(map(_record, self._theirs))  # says what there is no library for
+                return records_of(map(record_of, self._theirs))  # says what there is no library for
             text = _decoded(decode, text[begin:end])
             octets, begin, end = np.frombuffer(text, np.uint8), 0, len(text)
         if 0 <= many <= (end - begin) // _SHORTEST:
@@ -119,23 +134,16 @@ class Columns:
         raise CorruptRecordException(f"the bytes of a batch, at offset {base[0]}, are not its {many} records")
 
 
-class Old:
-    """A record batch of an older format, the same way."""
+class Old(Whole):
+    """One of an older format, read by aiokafka."""
 
-    def __init__(self, theirs: Any) -> None:
-        self._theirs = theirs
+    __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._theirs, name)
 
-    def __iter__(self) -> Iterator[Old]:
-        self.records = records_of(map(_record, self._theirs))
-        return iter((self,) if len(self.records) else ())
-
-    @property
-    def offset(self) -> int:
-        """That of the last record."""
-        return self.records.next_offset - 1
+    def _unpacked(self) -> Records:
+        return records_of(map(record_of, self._theirs))
 
 
 def _decoded(decode: Callable[[bytes], bytes], packed: bytes) -> bytes:
@@ -161,9 +169,3 @@ class PartitionColumns(fetcher.PartitionRecords):  # type: ignore[misc]  # aioka
 
     def _consumer_record(self, tp: Any, record: Columns | Old) -> Records:  # noqa: ARG002 -- aiokafka's signature
         return record.records.from_offset(self.next_fetch_offset)  # a batch may begin before what was asked for
-
-
-def _record(found: Any) -> Record:
-    """A record of an older format; the oldest has no timestamps."""
-    at_ms = -1 if found.timestamp is None else found.timestamp
-    return Record(found.offset, at_ms, found.key, found.value, tuple(found.headers))

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 
-from streams.drain import record_of
+from models.records import record_of
 from streams.unpacking import Answer, PartitionColumns
 from tests.answers import CODECS, Bytes, short
 
