@@ -95,6 +95,13 @@ class Way(Protocol):
     def settle(self) -> None: ...
 
 
+class Clock(Protocol):
+    """What a pace goes by, in seconds; the module `time` is one."""
+
+    def monotonic(self) -> float: ...
+    def sleep(self, seconds: float, /) -> None: ...
+
+
 def send(way: Way, topics: tuple[str, str], source: Iterator[tuple[bytes, Body]], pace: Pace) -> Account:
     """Send until the pace says that it is enough; every record carries the wall clock in its value and timestamp."""
     account, run = Account(began_ms=now_ms()), now_ms()
@@ -123,9 +130,9 @@ class Pace:
     `linger_s`: so long the first of some records waits for others to be sent with, as a busy client's do.
     """
 
-    def __init__(self, rate: float, seconds: float, linger_s: float = 0.0) -> None:
-        self._rate, self._many, self._linger_s = rate, int(rate * seconds), linger_s
-        self._began = self._since = time.monotonic()
+    def __init__(self, rate: float, seconds: float, linger_s: float = 0.0, clock: Clock = time) -> None:
+        self._rate, self._many, self._linger_s, self._clock = rate, int(rate * seconds), linger_s, clock
+        self._began = self._since = clock.monotonic()
         self._let, self._ended = 0, False
 
     def end(self, _signal: int, _frame: FrameType | None) -> None:
@@ -136,7 +143,7 @@ class Pace:
         if number < self._let:
             return True
         while not self._ended and number < self._many:
-            now = time.monotonic()
+            now = self._clock.monotonic()
             if way.waiting and now - self._since >= self._linger_s:
                 way.ship()
             elapsed = now - self._began
@@ -146,7 +153,7 @@ class Pace:
                 if not way.waiting:
                     self._since = now
                 return True
-            time.sleep(PAUSE_S)
+            self._clock.sleep(PAUSE_S)
         return False
 
 

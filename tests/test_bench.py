@@ -21,7 +21,7 @@ from models.rules import Rules
 from scripts.bench_known import crowd
 from scripts.bench_parts import KEYS, Run, measured
 from scripts.bench_season import season
-from scripts.bench_sender import EVENTS_OF_A_NEWCOMER, Account, Pace, bodies, records, send
+from scripts.bench_sender import EVENTS_OF_A_NEWCOMER, Account, Body, Clock, Pace, bodies, records, send
 from scripts.bench_soak import slope
 from scripts.bench_stage import quantile
 from scripts.bench_traffic import TRANSACTIONS, Traffic
@@ -126,23 +126,43 @@ def test_the_season_has_as_many_records_as_asked_for() -> None:
 
 
 class Log:
-    """Keeps what it is given, and in which requests it went."""
+    """Keeps what it is given, and of each request: when its first record came, when it left, how many went in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = time) -> None:
         self.sent: list[tuple[str, dict[str, Any], bytes, int]] = []
-        self.requests: list[tuple[float, int]] = []
+        self.requests: list[tuple[float, float, int]] = []
         self.waiting = 0
+        self._clock, self._first_s = clock, 0.0
 
     def add(self, topic: str, key: bytes, value: bytes, at_ms: int) -> None:
+        if not self.waiting:
+            self._first_s = self._clock.monotonic()
         self.sent.append((topic, json.loads(value), key, at_ms))
         self.waiting += 1
 
     def ship(self) -> None:
-        self.requests.append((time.monotonic(), self.waiting))
+        self.requests.append((self._first_s, self._clock.monotonic(), self.waiting))
         self.waiting = 0
 
     def settle(self) -> None:
         self.ship()
+
+
+class Fitful:
+    """The clock of a process that runs only at given moments: a sleep ends at the first that is late enough.
+
+    Time stands still while it runs. On a real clock a test cannot tell a record that left too soon from one that was
+    noted too late.
+    """
+
+    def __init__(self, moments: list[float]) -> None:
+        self._moments, self._now_s = moments, moments[0]
+
+    def monotonic(self) -> float:
+        return self._now_s
+
+    def sleep(self, seconds: float, /) -> None:
+        self._now_s = next(at for at in self._moments if at >= self._now_s + seconds)
 
 
 def test_live_records_say_when_they_were_sent_and_are_accounted_for() -> None:
@@ -155,18 +175,20 @@ def test_live_records_say_when_they_were_sent_and_are_accounted_for() -> None:
     fees = sum(round(event.get("fee_usd", 0) * 1_000_000) for _, event, _, _ in log.sent)
     costs = sum(round(event.get("cost_usd", 0) * 1_000_000) for _, event, _, _ in log.sent)
     assert (account.revenue_micros, account.cost_micros) == (fees, costs)
-    assert sum(many for _, many in log.requests) == 2000
+    assert sum(many for _, _, many in log.requests) == 2000
 
 
 @pytest.mark.parametrize("linger_s", [0.0, 0.02])
-def test_records_leave_at_once_or_when_the_first_has_lingered(linger_s: float) -> None:
-    log, source = Log(), records(100, 0, 2000)
-    next(source)  # before the clock runs: it makes the bodies
-    send(log, ("tx", "touch"), source, Pace(2000, 0.3, linger_s))
-    times = [at for at, _ in log.requests]
-    waits = sorted(later - before for before, later in itertools.pairwise(times[:-1]))
-    assert waits[0] >= linger_s
-    assert len(log.requests) > (30 if not linger_s else 3)
+@given(gaps_ms=st.lists(st.integers(2, 60)))  # longer than the pauses of a pace: it never sleeps through a moment
+def test_records_leave_at_once_or_when_the_first_has_lingered(linger_s: float, gaps_ms: list[int]) -> None:
+    moments = [ms / 1000 for ms in itertools.accumulate(gaps_ms + [2] * 200, initial=5000)]
+    clock = Fitful(moments)
+    log, source = Log(clock), itertools.repeat((b"w1", Body(0, 1, b'"fee_usd":1}', 1_000_000)))
+    send(log, ("tx", "touch"), source, Pace(500, 0.3, linger_s, clock))
+    ended_s = clock.monotonic()  # what has not lingered by then is settled
+    assert sum(many for _, _, many in log.requests) == 150
+    for first_s, left_s, _ in log.requests:
+        assert left_s == min(ended_s, next(at for at in moments if at - first_s >= linger_s))
 
 
 def test_every_newcomer_makes_enough_transactions_to_be_given_a_segment() -> None:
