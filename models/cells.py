@@ -1,4 +1,4 @@
-"""The ROI cells that a batch adds to: a table by partition, campaign and segment, for loops over events.
+"""The ROI cells that a batch adds to: a table by partition, campaign and segment, for loops over events; their text.
 
 Sums are exact at any size: what no longer fits into one integer is carried into a second.
 """
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.compiled import compiled, leaf
-from models.counters import NUMBERS
+from models.counters import NUMBERS, encode_cell
 from models.layout import CAMPAIGNS
 from models.rows import SEGMENTS
 
@@ -22,6 +22,9 @@ CARRY = 1 << 60
 CARRIES, KEY, COLUMNS = NUMBERS, 2 * NUMBERS, 2 * NUMBERS + 1
 #: Places of the smallest table, a power of two; half of them may be taken.
 SMALLEST = 512
+#: The most bytes of an int64 in decimal, with what is before it.
+WIDTH = 21
+TEN, ZERO, MINUS, BLANK, BREAK = np.uint64(10), ord("0"), ord("-"), ord(" "), ord("\n")
 
 
 class Cells(NamedTuple):
@@ -102,3 +105,35 @@ def in_order(cells: Cells) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArra
     part, code = np.divmod(campaigns, CAMPAIGNS)
     sums, carries = rows[:, :CARRIES], rows[:, CARRIES:KEY]
     return part, code, segment, sums + carries.astype(object) * CARRY if carries.any() else sums
+
+
+# ------------------------------------------------------------------ as text
+
+
+def encode_cells(cells: NDArray[Any]) -> list[bytes]:
+    """Cells (m, 11), one at least, as `encode_cell` writes each; a table that is not of int64 is one of Python's."""
+    if cells.dtype != np.int64:
+        return [encode_cell(tuple(cell)) for cell in cells.tolist()]
+    text = np.empty(WIDTH * cells.size, np.uint8)
+    return text[write_cells(cells.ravel(), text) :].tobytes().split(b"\n")
+
+
+@leaf
+def write_cells(numbers: NDArray[np.int64], text: NDArray[np.uint8]) -> int:
+    """Write cells, number by number from the last on, to the end of a text, a line each; where the first begins."""
+    at = len(text)
+    for place in range(len(numbers) - 1, -1, -1):
+        number = numbers[place]
+        rest = np.uint64(-number if number < 0 else number)
+        while True:
+            at -= 1
+            text[at] = ZERO + np.uint8(rest % TEN)
+            rest //= TEN
+            if rest == 0:
+                break
+        if number < 0:
+            at -= 1
+            text[at] = MINUS
+        at -= 1
+        text[at] = BLANK if place % NUMBERS else BREAK
+    return at + 1

@@ -1,14 +1,13 @@
 """ROI counters: a cell per segment, campaign and channel, eleven integers each, exact at any size.
 
-A step asks for additions; the shell reads the cells it does not know yet, adds in Python's integers, and writes
-absolute values. Nothing that is stored is ever added to by Redis.
+A step asks for additions; the shell reads the cells it does not know yet, adds, and writes absolute values. Nothing
+that is stored is ever added to by Redis.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from operator import add
 from typing import TypeAlias
 
 import numpy as np
@@ -29,14 +28,6 @@ class CellDeltas:
 
     names: list[bytes]
     deltas: NDArray[np.int64]
-
-
-def add_cells(known: Mapping[bytes, Cell], deltas: CellDeltas) -> dict[bytes, Cell]:
-    """The new absolute values of the cells a batch touches; a cell not known is all zeros."""
-    return {
-        name: tuple(map(add, known.get(name, EMPTY_CELL), added))
-        for name, added in zip(deltas.names, deltas.deltas.tolist(), strict=True)
-    }
 
 
 def encode_cell(cell: Cell) -> bytes:

@@ -7,7 +7,8 @@ import math
 
 import numpy as np
 
-from models.counters import Codes
+from models.cells import encode_cells
+from models.counters import NUMBERS, Codes
 from models.features import row_features
 from models.journeys import unpack_journals
 from models.lifecycle import horizon
@@ -42,6 +43,7 @@ def rehearse() -> None:
     due_ms = int(state.wallets.rows["due_s"][0]) * 1000
     sweep(state, horizon(state.clock_ms, due_ms), (TRANSACTIONS, a_batch(2)[0][0]), Rules(), catalogue)
     catalogue.place(row_features(state.wallets.rows))
+    encode_cells(np.zeros((1, NUMBERS), np.int64))
 
 
 def arrive() -> None:

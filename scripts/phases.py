@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from models import step as wallet_side
-from models.counters import Cell, Codes, add_cells, encode_cell
+from models.cells import encode_cells
+from models.counters import Codes
 from models.observe import Digest, Overview, observe
 from models.records import Record, Records, records_of
 from models.rules import Rules
@@ -18,6 +19,7 @@ from models.state import TOUCHES, TRANSACTIONS, Batch, State, Totals
 from scripts.bench_traffic import TRANSACTIONS as TOPIC
 from scripts.bench_traffic import Sent
 from streams.cache import WalletCache
+from streams.cells import CellCache
 
 #: Phase -> the functions of `models.step` that make it up. What is in none of them is the phase "rest".
 PHASES = {
@@ -97,7 +99,7 @@ class Bench:
         self.rules, self.watch, self.cache = rules, Stopwatch(), WalletCache(1_000_000)
         self.catalogue: Catalogue = EMPTY_CATALOGUE
         self.clock_ms, self.totals, self.codes = 0, Totals(), Codes()
-        self.cells: dict[bytes, Cell] = {}
+        self.cells = CellCache(100_000)
         self.lessons: list[Digest] = []
 
     def work_through(self, sent: Sequence[Sent], size: int = 1000) -> None:
@@ -117,10 +119,12 @@ class Bench:
         with self.watch.phase("rest"):
             after, effects = wallet_side.step(state, Batch(records, lanes, wallet_of), self.rules, self.catalogue)
         with self.watch.phase("count and keep"):
-            added = add_cells(self.cells, effects.cells)
-            for cell in added.values():
-                encode_cell(cell)
-            self.cells |= added
+            missing = self.cells.missing(effects.cells.names)
+            if missing:
+                self.cells.admit(missing, [None] * len(missing))
+            added = self.cells.added(effects.cells)
+            encode_cells(added)
+            self.cells.keep(effects.cells.names, added)
             self.cache.keep(lookup, after.wallets)
         self.clock_ms, self.totals, self.codes = after.clock_ms, after.totals, after.codes
         self.lessons.append(Digest(0, len(self.lessons) + 1, "0" * 16, self.clock_ms, effects.learning))

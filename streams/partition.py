@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from models.counters import Cell, Codes, add_cells, decode_cell, encode_cell
+from models.cells import encode_cells
+from models.counters import Codes
 from models.lifecycle import NEVER_MS
 from models.rows import as_stored
 from models.state import Batch, State, Totals
 from models.sweep import sweep
 from streams.announce import Message, quarantine
 from streams.cache import WalletCache
+from streams.cells import CellCache
 from streams.errors import Refused, readable
 from streams.intake import next_offsets
 from streams.ledger import Writes
@@ -31,6 +33,8 @@ from streams.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
     from models.effects import Effects, Quarantined
     from models.records import Record
@@ -75,7 +79,7 @@ class Partition:
         self._tenure, self._around = tenure, around
         self._cache = WalletCache(cache_wallets)
         self._totals, self._codes = Totals(), Codes()
-        self._cells: dict[bytes, Cell] = {}
+        self._cells = CellCache(CELLS_KEPT)
         self._horizon = Horizon()
         self._loading = False
         self._lessons = Lessons(number, around.settings.digests_topic, around.watch)
@@ -153,7 +157,8 @@ class Partition:
         await self._tenure.commit(mark, writes, messages)  # 4. all of it, or nothing
         committed = time.perf_counter()
         self._around.tally.commits.note(committed - began)
-        self._remember(lookup, state, cells)  # 5. what is in Redis now
+        self._remember(lookup, state)  # 5. what is in Redis now
+        self._cells.keep(effects.cells.names, cells)
         self._horizon.queued(effects.due)
         self._lessons.committed(mark, effects.learning, sent=self._has_digest(messages), flow=effects.flow)
         await self._tenure.announce(messages)  # 6. only what is committed
@@ -215,13 +220,12 @@ class Partition:
         until_ms = self._horizon.until_ms(mark.clock_ms)
         return State(self.number, mark.partitions, mark.clock_ms, self._totals, self._codes, wallets, until_ms)
 
-    async def _count(self, effects: Effects) -> dict[bytes, Cell]:
-        """The new absolute values of the cells this batch adds to."""
-        unknown = [name for name in effects.cells.names if name not in self._cells]
-        if unknown:
-            stored = await self._around.ledger.read_fields(self.number, b"roi", unknown)
-            self._cells |= {name: decode_cell(cell) for name, cell in zip(unknown, stored, strict=True)}
-        return add_cells(self._cells, effects.cells)
+    async def _count(self, effects: Effects) -> NDArray[Any]:
+        """The new absolute values of the cells this batch adds to (m, 11)."""
+        missing = self._cells.missing(effects.cells.names)
+        if missing:
+            self._cells.admit(missing, await self._around.ledger.read_fields(self.number, b"roi", missing))
+        return self._cells.added(effects.cells)
 
     def _messages(self, mark: Mark, newest_ms: int, effects: Effects) -> list[Message]:
         settings = self._around.settings
@@ -239,12 +243,9 @@ class Partition:
     def _has_digest(self, messages: Sequence[Message]) -> bool:
         return bool(messages) and messages[-1].topic == self._around.settings.digests_topic
 
-    def _remember(self, lookup: Lookup, state: State, cells: dict[bytes, Cell]) -> None:
+    def _remember(self, lookup: Lookup, state: State) -> None:
         self._cache.keep(lookup, state.wallets)
         self._totals, self._codes = state.totals, state.codes
-        if len(self._cells) > CELLS_KEPT:
-            self._cells.clear()
-        self._cells |= cells
 
     def _tell(self, taken: Taken, effects: Effects, times: tuple[float, ...]) -> None:
         """The one line of a batch. `times`: when its four phases began, and the end of the last."""
@@ -283,11 +284,11 @@ class Partition:
         await self._tenure.announce(messages)
 
 
-def _writes(state: State, effects: Effects, cells: dict[bytes, Cell]) -> Writes:
+def _writes(state: State, effects: Effects, cells: NDArray[Any]) -> Writes:
     """Everything a batch changes, as Redis stores it; every value absolute."""
     strings = {b"j:" + key: journal for key, journal in effects.journals.items()}
     strings[b"totals"] = state.totals.to_json()
-    hashes = {b"roi": {name: encode_cell(cell) for name, cell in cells.items()}} if cells else {}
+    hashes = {b"roi": dict(zip(effects.cells.names, encode_cells(cells), strict=True))} if len(cells) else {}
     if effects.codes:
         hashes[b"codes"] = {name: b"%d" % code for name, code in effects.codes.items()}
     return Writes(strings, hashes, effects.keys, as_stored(effects.rows), effects.due)

@@ -18,7 +18,7 @@ import numpy as np
 from models.arrivals import EVENT
 from models.attribution import Books, credit
 from models.columns import Events
-from models.counters import RULES, Codes, add_cells, campaign_field
+from models.counters import EMPTY_CELL, RULES, Codes, campaign_field
 from models.journeys import DECAY, JOURNAL_VERSION, Journal, Touched, unpack_journal
 from models.layout import FEE, HEAD, TOUCH
 from models.rows import FEES, SEGMENTS, blank_rows
@@ -188,7 +188,8 @@ class Booked:
             rules=self.rules,
         )
         (deltas,) = credit(books)
-        self.cells |= add_cells(self.cells, deltas)
+        for name, added in zip(deltas.names, deltas.deltas.tolist(), strict=True):
+            self.cells[name] = tuple(map(int.__add__, self.cells.get(name, EMPTY_CELL), added))
         (self.codes,), (self.lost,) = books.codes, books.beyond_memory
         self.clock_ms, self.newest_ms = int(clocks[-1]), int(newest[-1])
         journal = books.journals[0]

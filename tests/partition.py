@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from models.counters import EMPTY_CELL, Cell, Codes, add_cells, decode_cell, encode_cell
+from models.cells import encode_cells
+from models.counters import EMPTY_CELL, Cell, CellDeltas, Codes, decode_cell
 from models.effects import Announcement, Effects, Quarantined
 from models.records import Record, records_of
 from models.rows import SLOTS
@@ -23,6 +24,7 @@ from models.state import TOUCHES, TRANSACTIONS, Batch, State, Totals
 from models.step import step
 from models.sweep import sweep
 from streams.cache import Lookup, WalletCache
+from streams.cells import CellCache
 from streams.sweeping import Agenda, Horizon
 
 #: A record as it arrives: the lane it came from, and itself.
@@ -52,7 +54,7 @@ class Partition:
 
     def restart(self) -> None:
         """Forget everything but the store, as a new owner of the partition does."""
-        self.cache = WalletCache(self.capacity)
+        self.cache, self.cell_cache = WalletCache(self.capacity), CellCache(self.capacity)
         self.known = Totals.from_json(self.totals), Codes.of(self.codes)
         first = self.agenda.first()
         self.horizon = Horizon(first.at_ms) if first else Horizon()
@@ -112,8 +114,7 @@ class Partition:
         self.rows |= {key: effects.rows[place].tobytes() for place, key in enumerate(effects.keys)}
         self.journals |= effects.journals
         self.codes |= {name: b"%d" % code for name, code in effects.codes.items()}
-        known = {name: decode_cell(self.cells.get(name)) for name in effects.cells.names}
-        self.cells |= {name: encode_cell(cell) for name, cell in add_cells(known, effects.cells).items()}
+        self.count(effects.cells)
         self.totals, self.clock_ms = state.totals.to_json(), state.clock_ms
         self.changes += effects.changes
         self.rejected += effects.rejected
@@ -122,6 +123,16 @@ class Partition:
         self.horizon.queued(effects.due)
         self.cache.keep(lookup, state.wallets)
         self.known = state.totals, state.codes
+
+    def count(self, deltas: CellDeltas) -> None:
+        """Write the cells that a batch adds to."""
+        missing = self.cell_cache.missing(deltas.names)
+        if missing:
+            self.cell_cache.admit(missing, [self.cells.get(name) for name in missing])
+        if deltas.names:
+            added = self.cell_cache.added(deltas)
+            self.cells |= zip(deltas.names, encode_cells(added), strict=True)
+            self.cell_cache.keep(deltas.names, added)
 
     # -------------------------------------------------------------- what can be compared
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +9,7 @@ from hypothesis import strategies as st
 from models.counters import (
     EMPTY_CELL,
     NUMBERS,
-    CellDeltas,
     Codes,
-    add_cells,
     campaign_field,
     cell_field,
     decode_cell,
@@ -45,18 +42,6 @@ def test_a_field_is_taken_apart_as_it_was_made(segment: str, campaign: str, chan
 
 def test_revenue_of_no_campaign_has_a_field_too() -> None:
     assert split_field(cell_field("s3", Codes().names[0])) == ("s3", None, None)
-
-
-@given(
-    st.dictionaries(st.sampled_from([b"a", b"b", b"c"]), cells),
-    st.lists(st.sampled_from([b"a", b"b", b"d"]), unique=True),
-)
-def test_cells_are_added_as_whole_numbers_of_any_size(
-    known: dict[bytes, tuple[int, ...]], changed: list[bytes]
-) -> None:
-    most = 2**63 - 1
-    after = add_cells(known, CellDeltas(changed, np.full((len(changed), NUMBERS), most)))
-    assert after == {name: tuple(n + most for n in known.get(name, EMPTY_CELL)) for name in changed}
 
 
 def test_codes_count_up_and_keep_their_meaning() -> None:
