@@ -22,22 +22,26 @@ from models.counters import CONVERSIONS as CONVERTED
 from models.counters import COST, CellDeltas, Codes, campaign_field, cell_field
 from models.counters import REVENUE as SHARED
 from models.counters import RULES as NAMES
-from models.journeys import DECAY, Journal
+from models.journeys import DECAY, EMPTY_JOURNAL, Journal
 from models.layout import CAMPAIGNS
 from models.memory import (
     BEGIN,
     CODES,
     CONVERSIONS,
     END,
+    IS_CHANGED,
     MANY_FEES,
+    MANY_ON_PAGE,
     MANY_SPILLED,
     MANY_TOUCHES,
+    NEWLY_SPILLED,
     RECENT,
     REVENUE,
     WALLET_COLUMNS,
     Limits,
     Memory,
     decode,
+    first_remembered,
     open_memory,
     path_of,
     remember_fee,
@@ -46,7 +50,7 @@ from models.memory import (
     room_for_paths,
     write_journals,
 )
-from models.rows import FEES, SEGMENTS
+from models.rows import FEES, SEGMENTS, on_page, with_on_page
 from models.splits import share_out
 
 if TYPE_CHECKING:
@@ -66,7 +70,8 @@ class Books:
     """The money side of a batch while it is worked on; (n,) in order of arrival, (k,) by wallet.
 
     The partition of an event is an index into `codes` and `beyond_memory`. `segment`: its wallet's with each event.
-    `previous_at_ms`: the wallet's newest transaction before it. `changed`: wallets with a new journal.
+    `previous_at_ms`: the wallet's newest transaction before it. `changed`: (k,) whose journal is another, beyond fees
+    that were `spilled` to its end.
     """
 
     events: Events
@@ -78,7 +83,8 @@ class Books:
     codes: list[Codes]
     beyond_memory: list[int]
     rules: Rules
-    changed: set[int] = field(default_factory=set)
+    changed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    spilled: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
 
 
 def credit(books: Books) -> list[CellDeltas]:
@@ -91,8 +97,9 @@ def credit(books: Books) -> list[CellDeltas]:
     lost = np.array(books.beyond_memory, np.int64)
     cells, journals, ends = work_through(moves, text, wallets, WEIGHTS_BY_HOURS, lost, limits)
     rows["fees"], rows["recent_fees"] = wallets[:, MANY_FEES], wallets[:, RECENT:].reshape(-1, FEES, 2)
+    rows["flags"] = with_on_page(rows, wallets[:, MANY_ON_PAGE])
     books.beyond_memory = lost.tolist()
-    take_journals(books, journals.tobytes(), ends)
+    take_journals(books, wallets, journals.tobytes(), ends)
     return deltas(books, cells)
 
 
@@ -124,6 +131,7 @@ def columns(books: Books) -> tuple[NDArray[np.uint8], NDArray[np.int64], Moves]:
     wallets = np.zeros((len(stored), WALLET_COLUMNS), np.int64)
     wallets[:, BEGIN], wallets[:, END] = ends[: len(stored)], ends[1 : len(stored) + 1]
     wallets[:, MANY_FEES], wallets[:, RECENT:] = books.rows["fees"], books.rows["recent_fees"].reshape(-1, 2 * FEES)
+    wallets[:, MANY_ON_PAGE] = on_page(books.rows)
     moves = Moves(
         events=events.rows,
         segment=books.segment,
@@ -156,13 +164,15 @@ def _field(campaign: bytes, channel: bytes) -> bytes:
     return campaign_field(campaign.decode(), channel.lower().decode())
 
 
-def take_journals(books: Books, written: bytes, ends: NDArray[np.int64]) -> None:
-    """The journals that have changed, into the books."""
+def take_journals(books: Books, wallets: NDArray[np.int64], written: bytes, ends: NDArray[np.int64]) -> None:
+    """The journals that have changed or grown, into the books."""
+    books.changed, books.spilled = wallets[:, IS_CHANGED] > 0, wallets[:, NEWLY_SPILLED] > 0
     begins, ends = ends[:-1], ends[1:]
-    changed = np.flatnonzero(ends > begins)
-    books.changed.update(changed.tolist())
-    for wallet, begin, end in zip(changed.tolist(), begins[changed].tolist(), ends[changed].tolist(), strict=True):
-        books.journals[wallet] = written[begin:end]
+    new = np.flatnonzero(ends > begins)
+    edges = zip(new.tolist(), begins[new].tolist(), ends[new].tolist(), books.changed[new].tolist(), strict=True)
+    for wallet, begin, end, is_whole in edges:
+        before = b"" if is_whole else books.journals[wallet] or EMPTY_JOURNAL
+        books.journals[wallet] = before + written[begin:end]
 
 
 def deltas(books: Books, cells: Cells) -> list[CellDeltas]:
@@ -268,7 +278,8 @@ def credit_again(
     """
     (path, wanted), of = room, memory.wallets[event.wallet]
     since_ms, until_ms = max(event.at_ms, event.clock_ms - limits.lateness_ms), event.at_ms + limits.look_back_ms
-    for number in range(of[MANY_SPILLED] + min(FEES, of[MANY_FEES])):
+    first = first_remembered(memory, event.wallet, limits.spilled)
+    for number in range(first, of[MANY_SPILLED] + min(FEES, of[MANY_FEES])):
         kept, amount = remembered_fee(memory, event.wallet, number)
         paid_at_ms, segment = kept // SEGMENTS, kept % SEGMENTS
         if since_ms <= paid_at_ms <= until_ms:

@@ -38,7 +38,8 @@ class Quarantined:
 class Effects:
     """What one batch asks for, to be committed as a whole.
 
-    `rows`: structured (k,) of `ROW`, the wallets in `keys` to be saved. `journals`: wallet -> packed journal.
+    `rows`: structured (k,) of `ROW`, the wallets in `keys` to be saved. `journals`: wallet -> journal as it
+    is stored, without its page. `pages`: wallet -> page as it is stored.
     `codes`: new campaigns, field -> number. `cells`: what is added to the ROI counters.
     `learning`: float32 (m, 16), feature rows for the overview. `late`: accepted events that were late, by lane.
     `flow`: float64 (h, 4), what was done in each hour, in the columns of `models.regime.CELL`. `due`: wallet -> when it
@@ -58,3 +59,4 @@ class Effects:
     flow: NDArray[np.float64]
     due: dict[bytes, int] = field(default_factory=dict)
     taken: int = 0
+    pages: dict[bytes, bytes] = field(default_factory=dict)

@@ -1,7 +1,9 @@
 """What the wallets of a batch remember for their credit, laid out for loops over events: touches, paths, fees.
 
 The touches of a journal, and its fees, are decoded when the first event asks for them, changed in place, and written
-once, however many events change them. Compiled loops; a stored journal is laid out as `models.layout` says.
+once, however many events change them. A fee that spills asks for none of them: it is written behind the others, and
+what is of no more use at the front is cut off when a page is full. Compiled loops; a journal is laid out as
+`models.layout` says.
 """
 
 from __future__ import annotations
@@ -14,17 +16,19 @@ from numpy.typing import NDArray
 from models.compiled import compiled, leaf
 from models.journeys import JOURNAL_VERSION
 from models.layout import FEE_BYTES, H_SIZE, H_TOUCHES, HEAD_BYTES, TOUCH_BYTES
-from models.rows import FEES, SEGMENTS
+from models.rows import FEES, PAGE, SEGMENTS
 from models.rules import HOUR_MS
 from models.soundness import number_at
 
 #: Columns of `Memory.touches`: epoch milliseconds, number of the campaign, where in `text` the event id begins, bytes.
 AT, CODE, ID, SIZE = 0, 1, 2, 3
-#: Columns of `Memory.wallets`: where in `text` its stored journal begins and ends; its first touch and how many, the
-#: same of its spilled fees; whether these touches and fees are decoded, whether it has had a touch in this batch, and
-#: is to be written; how many fees there were; from RECENT on the newest four, at number % 4.
+#: Columns of `Memory.wallets`: where in `text` its journal begins and ends; its first touch and how many, the same of
+#: its spilled fees; whether these touches and fees are decoded, whether it has had a touch in this batch, and is to be
+#: written as a whole; how many fees have spilled in this batch, how many are on its page; how many fees there were;
+#: from RECENT on the newest four, at number % 4.
 BEGIN, END, TOUCHES, MANY_TOUCHES, SPILLED, MANY_SPILLED, KNOWS_TOUCHES, KNOWS_FEES = range(8)
-IS_TOUCHED, IS_CHANGED, MANY_FEES, RECENT, WALLET_COLUMNS = 8, 9, 10, 11, 11 + 2 * FEES
+IS_TOUCHED, IS_CHANGED, NEWLY_SPILLED, MANY_ON_PAGE, MANY_FEES, RECENT = range(8, 14)
+WALLET_COLUMNS = RECENT + 2 * FEES
 #: Rows of a path: numbers of the campaigns; weights of linear, time decay, position; the three sums of weights; then
 #: room for the shares of an amount and those of a conversion, by five rules each, and for remainders.
 CODES, LINEAR, DECAYED, POSITION, TOTALS, REVENUE, CONVERSIONS, REMAINDERS, PATH_ROWS = 0, 1, 2, 3, 4, 5, 10, 15, 16
@@ -43,7 +47,7 @@ class Limits(NamedTuple):
 class Memory(NamedTuple):
     """Every fee is (occurred_at x 65536 + segment, micro-USD).
 
-    `text`: the journals as stored, end to end, then the ids of the new touches. `wallets`: (k, 19), see above.
+    `text`: the journals, end to end, then the ids of the new touches. `wallets`: (k, 21), see above.
     `touches`: (…, 4), room for each wallet's own and its new ones. `spilled`: (…, 2) fees, with room likewise.
     `decay`: weights of time decay by hours.
     """
@@ -84,7 +88,8 @@ def open_memory(
         touches, spilled = touches + new[wallet, 0], spilled + new[wallet, 1]
         if end > begin:
             touches += number_at(text, begin + H_TOUCHES, 2)
-            spilled += (end - begin - number_at(text, begin + H_SIZE, 4)) // FEE_BYTES
+            wallets[wallet, MANY_SPILLED] = (end - begin - number_at(text, begin + H_SIZE, 4)) // FEE_BYTES
+            spilled += wallets[wallet, MANY_SPILLED]
     return Memory(text, wallets, np.empty((touches, 4), np.int64), np.empty((spilled, 2), np.int64), decay)
 
 
@@ -129,8 +134,7 @@ def decode_fees(memory: Memory, wallet: int) -> None:
     if not asks_first(of, KNOWS_FEES):
         return
     place = of[BEGIN] + number_at(text, of[BEGIN] + H_SIZE, 4)
-    of[MANY_SPILLED] = (of[END] - place) // FEE_BYTES
-    for fee in range(of[SPILLED], of[SPILLED] + of[MANY_SPILLED]):
+    for fee in range(of[SPILLED], of[SPILLED] + (of[END] - place) // FEE_BYTES):
         spilled[fee, 0], spilled[fee, 1] = number_at(text, place, 8), number_at(text, place + 8, 8)
         place += FEE_BYTES
 
@@ -236,22 +240,54 @@ def remember_fee(memory: Memory, wallet: int, fee: tuple[int, int], clock_ms: in
 
 @leaf
 def spill(memory: Memory, wallet: int, fee: tuple[int, int], oldest: int, most: int) -> int:
-    """Keep a fee in the journal; those at the front that are older than `oldest` leave. How many the bound dropped."""
-    decode_fees(memory, wallet)
+    """Keep a fee behind those that have spilled before. Returns how many the bound dropped: 1 or 0.
+
+    Of the fees here the newest `most` count, without those before the first that is no older than `oldest`. So the one
+    that this fee pushes out is lost if it is not too old: all before it have left already.
+    """
     of, spilled = memory.wallets[wallet], memory.spilled
-    of[IS_CHANGED] = 1
-    first, end = of[SPILLED], of[SPILLED] + of[MANY_SPILLED] + 1
-    spilled[end - 1, 0], spilled[end - 1, 1] = fee
-    while spilled[first, 0] < oldest:
-        first += 1
-    lost = max(0, end - first - most)
-    of[SPILLED], of[MANY_SPILLED] = first + lost, end - first - lost
+    many, end = of[MANY_SPILLED], of[SPILLED] + of[MANY_SPILLED]
+    spilled[end, 0], spilled[end, 1] = fee
+    lost = many >= most and spilled_at(memory, wallet, many - most) >= oldest
+    of[MANY_SPILLED], of[NEWLY_SPILLED], of[MANY_ON_PAGE] = many + 1, of[NEWLY_SPILLED] + 1, of[MANY_ON_PAGE] + 1
+    if of[MANY_ON_PAGE] == PAGE:
+        turn_page(memory, wallet, oldest, most)
     return int(lost)
 
 
 @leaf
+def spilled_at(memory: Memory, wallet: int, number: int) -> int:
+    """Time and segment of a spilled fee, decoded or not."""
+    text, of = memory.text, memory.wallets[wallet]
+    if not of[KNOWS_FEES] and of[END] > of[BEGIN]:
+        place = of[BEGIN] + number_at(text, of[BEGIN] + H_SIZE, 4) + FEE_BYTES * number
+        if place < of[END]:
+            return number_at(text, place, 8)
+    return int(memory.spilled[of[SPILLED] + number, 0])
+
+
+@leaf
+def turn_page(memory: Memory, wallet: int, oldest: int, most: int) -> None:
+    """A full page goes to the journal, and out of it what does not count any more."""
+    decode_fees(memory, wallet)
+    of, spilled = memory.wallets[wallet], memory.spilled
+    end = of[SPILLED] + of[MANY_SPILLED]
+    first = max(of[SPILLED], end - most)
+    while spilled[first, 0] < oldest:  # the last is not older
+        first += 1
+    of[SPILLED], of[MANY_SPILLED] = first, end - first
+    of[MANY_ON_PAGE], of[IS_CHANGED] = 0, 1
+
+
+@leaf
+def first_remembered(memory: Memory, wallet: int, most: int) -> int:
+    """Number of the first spilled fee that counts: those that more than `most` others came after do not."""
+    return int(max(0, memory.wallets[wallet, MANY_SPILLED] - most))
+
+
+@leaf
 def remembered_fee(memory: Memory, wallet: int, number: int) -> tuple[int, int]:
-    """A fee of a wallet whose fees are decoded, by its number among those remembered, oldest arrival first."""
+    """A fee of a wallet whose fees are decoded, by its number among those here, oldest arrival first."""
     of, spilled = memory.wallets[wallet], memory.spilled
     if number < of[MANY_SPILLED]:
         fee = of[SPILLED] + number
@@ -265,16 +301,23 @@ def remembered_fee(memory: Memory, wallet: int, number: int) -> tuple[int, int]:
 
 @compiled
 def write_journals(memory: Memory) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """The changed journals as stored, end to end, and where they begin and end (k + 1,); others take no place."""
+    """What is new of the journals, end to end, and where each begins and ends (k + 1,).
+
+    Of one that IS_CHANGED it is all of it, of others the fees that have spilled.
+    """
     wallets, size = memory.wallets, 0
     for wallet in range(len(wallets)):
         if wallets[wallet, IS_CHANGED]:
             size += journal_size(memory, wallet)
+        else:
+            size += FEE_BYTES * wallets[wallet, NEWLY_SPILLED]
     out, ends = np.empty(size, np.uint8), np.zeros(len(wallets) + 1, np.int64)
     for wallet in range(len(wallets)):
-        ends[wallet + 1] = ends[wallet]
+        place = ends[wallet]
         if wallets[wallet, IS_CHANGED]:
-            ends[wallet + 1] = write_journal(out, ends[wallet], memory, wallet)
+            ends[wallet + 1] = write_journal(out, place, memory, wallet)
+        else:
+            ends[wallet + 1] = write_fees(out, place, memory, wallet, wallets[wallet, NEWLY_SPILLED])
     return out, ends
 
 
@@ -294,12 +337,19 @@ def journal_size(memory: Memory, wallet: int) -> int:
 def write_journal(out: NDArray[np.uint8], place: int, memory: Memory, wallet: int) -> int:
     """Write the journal of a wallet; the place behind it. Without a new touch only its fees are others."""
     decode_fees(memory, wallet)
-    of, spilled = memory.wallets[wallet], memory.spilled
+    of = memory.wallets[wallet]
     if of[IS_TOUCHED] or of[BEGIN] == of[END]:
         place = write_touches(out, place, memory, wallet)
     else:
         place = copy(memory.text, of[BEGIN], number_at(memory.text, of[BEGIN] + H_SIZE, 4), out, place)
-    for fee in range(of[SPILLED], of[SPILLED] + of[MANY_SPILLED]):
+    return write_fees(out, place, memory, wallet, of[MANY_SPILLED])
+
+
+@leaf
+def write_fees(out: NDArray[np.uint8], place: int, memory: Memory, wallet: int, fees: int) -> int:
+    """Write the last so many spilled fees of a wallet; the place behind them."""
+    spilled, end = memory.spilled, memory.wallets[wallet, SPILLED] + memory.wallets[wallet, MANY_SPILLED]
+    for fee in range(end - fees, end):
         place = put(out, put(out, place, spilled[fee, 0], 8), spilled[fee, 1], 8)
     return place
 

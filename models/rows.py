@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 #: Version of the layout below, in every row's first byte; 0 is a wallet never seen. Stored rows of all these are read.
-ROW_VERSION = 3
-ROW_VERSIONS = frozenset({1, 2, ROW_VERSION})
+ROW_VERSION = 4
+ROW_VERSIONS = frozenset({1, 2, 3, ROW_VERSION})
 
 #: Numbers of segments are below this. The time of a fee and the segment it was credited to share one int64,
-#: time x 65,536 + segment; in version 1 it was fee x 8,192 + segment. Up to version 2, `rebased_s` held something else.
+#: time x 65,536 + segment; in version 1 it was fee x 8,192 + segment. Up to version 2, `rebased_s` held something else;
+#: up to version 3, no fees were on a page.
 SEGMENTS, SEGMENTS_1 = 1 << 16, 1 << 13
 
 #: Accepted event ids a wallet remembers, cusum slots, fees in the row.
@@ -71,8 +72,12 @@ ALL_SUMS = FAST_SUMS.stop
 LIFECYCLE = ("active", "new", "slowing", "dormant", "returned")
 ACTIVE, NEW, SLOWING, DORMANT, RETURNED = range(5)
 
-#: Bits of `flags`; above them, from bit 8, is the slot that a wallet which LEANS leans to (`models.decisions`).
+#: Bits of `flags`; then how many fees are on the wallet's page (`models.journeys`), and from bit 8 on the slot that a
+#: wallet which LEANS leans to (`models.decisions`).
 WHALE, HAS_JOURNAL, LEANS, BY_MODEL = 1, 2, 4, 8
+ON_PAGE, ON_PAGE_SHIFT = 240, 4
+#: Fees that a page has no room for: with so many it is full, and they go to the journal.
+PAGE = 16
 
 ROW = np.dtype(
     [
@@ -114,6 +119,18 @@ def blank_rows(count: int) -> NDArray[np.void]:
     return np.zeros(count, ROW)
 
 
+def on_page(rows: NDArray[np.void]) -> NDArray[np.int64]:
+    """How many of the wallets' fees (k,) are on their pages."""
+    found: NDArray[np.int64] = (rows["flags"].astype(np.int64) & ON_PAGE) >> ON_PAGE_SHIFT
+    return found
+
+
+def with_on_page(rows: NDArray[np.void], fees: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The wallets' flags (k,) with so many fees on their pages."""
+    found: NDArray[np.int64] = rows["flags"].astype(np.int64) & ~ON_PAGE | fees << ON_PAGE_SHIFT
+    return found
+
+
 def as_stored(rows: NDArray[np.void]) -> list[bytes]:
     """Rows (k,) as they are stored."""
     found: list[bytes] = rows.view(np.dtype((np.void, ROW.itemsize))).tolist()
@@ -130,7 +147,7 @@ def unpack_rows(stored: list[bytes | None]) -> NDArray[np.void]:
     first = rows["version"] == 1
     if first.any():
         rows["recent_fees"][first] = since_version_1(rows["recent_fees"][first])
-    rows["rebased_s"][rows["version"] < ROW_VERSION] = 0
+    rows["rebased_s"][rows["version"] < 3] = 0
     rows["version"][rows["version"] > 0] = ROW_VERSION
     return rows
 

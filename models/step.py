@@ -25,14 +25,13 @@ from models.decisions import standing
 from models.effects import Announcement, Effects, Quarantined
 from models.events import Rejected
 from models.joined import Joined, join
-from models.journeys import EMPTY_JOURNAL
+from models.journeys import page_of, without_page
 from models.regime import NO_FLOW, count_hours
-from models.rows import FEATURES, HAS_JOURNAL, blank_rows
+from models.rows import FEATURES, HAS_JOURNAL, blank_rows, on_page
 from models.state import Batch, State, Totals, Wallets
 from models.tallies import shifted
 
 if TYPE_CHECKING:
-    from models.journeys import Journal
     from models.rules import Rules
     from models.segments import Catalogue
 
@@ -219,8 +218,7 @@ def finish(
     (cells, changes, rejected, totals, taken), state = asked, work.joined.states[share.part]
     if share.events.start == share.events.stop:
         return unmoved(state, totals, rejected, taken)
-    journals = changed_journals(books, share)
-    wallets = wallets_after(work, share, journals)
+    wallets = wallets_after(work, books, share)
     after = State(
         partition=state.partition,
         partitions=state.partitions,
@@ -231,13 +229,15 @@ def finish(
         until_ms=state.until_ms,
     )
     keys, rows = saved(work, share, wallets)
-    packed = {wallets.keys[place]: journal for place, journal in journals.items()}
+    journals, pages = stored_journals(books, share, wallets)
     new_codes = {name: after.codes.numbers[name] for name in after.codes.names[len(state.codes.names) :]}
     late = share.counted[turns.LATE_TRANSACTIONS], share.counted[turns.LATE_TOUCHES]
     learning = work.told.learning[share.learned]
     flow = flow_of(work, share)
     due = newly_due(state.wallets, wallets)
-    return after, Effects(keys, rows, packed, new_codes, cells, changes, rejected, learning, late, flow, due, taken)
+    return after, Effects(
+        keys, rows, journals, new_codes, cells, changes, rejected, learning, late, flow, due, taken, pages
+    )
 
 
 def newly_due(before: Wallets, after: Wallets) -> dict[bytes, int]:
@@ -253,22 +253,20 @@ def flow_of(work: Work, share: Share) -> NDArray[np.float64]:
     return count_hours(events["at_ms"][its], work.told.previous_at_ms[its], events["usd"][its])
 
 
-def changed_journals(books: Books, share: Share) -> dict[int, Journal]:
-    """The journals that changed, by index among the partition's wallets."""
-    first = share.wallets.start
-    here = sorted(wallet for wallet in books.changed if first <= wallet < share.wallets.stop)
-    return {wallet - first: books.journals[wallet] or EMPTY_JOURNAL for wallet in here}
-
-
-def wallets_after(work: Work, share: Share, journals: dict[int, Journal]) -> Wallets:
+def wallets_after(work: Work, books: Books, share: Share) -> Wallets:
     """The wallets of the state as they are now; one without an accepted event is as it was."""
-    before, rows = work.joined.states[share.part].wallets, work.joined.rows[share.wallets]
-    all_journals = list(before.journals)
-    for place, journal in journals.items():
-        all_journals[place] = journal
-    if journals:
-        rows["flags"][list(journals)] |= HAS_JOURNAL
-    return Wallets(before.keys, rows, all_journals)
+    rows = work.joined.rows[share.wallets]
+    rows["flags"][books.changed[share.wallets]] |= HAS_JOURNAL
+    return Wallets(work.joined.states[share.part].wallets.keys, rows, books.journals[share.wallets])
+
+
+def stored_journals(books: Books, share: Share, wallets: Wallets) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+    """The journals that changed, as they are stored, and the pages."""
+    fees = on_page(wallets.rows).tolist()
+    changed, spilled = (np.flatnonzero(which[share.wallets]).tolist() for which in (books.changed, books.spilled))
+    journals = {wallets.keys[place]: without_page(wallets.journals[place], fees[place]) for place in changed}
+    pages = {wallets.keys[place]: page_of(wallets.journals[place], fees[place]) for place in spilled}
+    return journals, pages
 
 
 def saved(work: Work, share: Share, wallets: Wallets) -> tuple[list[bytes], NDArray[np.void]]:

@@ -24,8 +24,8 @@ CHARACTERS, EVENTS, DAYS = 4000, 100_000, 4
 USUAL = 10_000
 #: Wallets of one MSET.
 CHUNK = 1000
-#: A row and, if the wallet has one, its journal, as Redis keeps them.
-Stored = tuple[bytes, bytes | None]
+#: A row and, if the wallet has them, its journal and its page, as Redis keeps them.
+Stored = tuple[bytes, bytes | None, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Crowd:
 
     @property
     def segments(self) -> list[int]:
-        return [int(segment) for segment in unpack_rows([row for row, _ in self.stored])["segment"]]
+        return [int(segment) for segment in unpack_rows([row for row, _, _ in self.stored])["segment"]]
 
 
 def crowd(rules: Rules, characters: int = CHARACTERS, events: int = EVENTS) -> Crowd:
@@ -57,7 +57,7 @@ def crowd(rules: Rules, characters: int = CHARACTERS, events: int = EVENTS) -> C
         overview, _ = observe(overview, [Digest(0, number, "0" * 16, clock_ms, rows)], rules)
     placed = Partition(overview.catalogue, rules).take(arrivals)
     keys = [b"w%d" % number for number in range(characters)]
-    known = [(placed.rows[key], placed.journals.get(key)) for key in keys if key in placed.rows]
+    known = [(placed.rows[key], placed.journals.get(key), placed.pages.get(key)) for key in keys if key in placed.rows]
     return Crowd(overview.catalogue, known, placed.codes)
 
 
@@ -77,10 +77,9 @@ def settle(world: World, people: Crowd, wallets: int) -> Path:
             words: list[bytes] = []
             for number, key, p in zip(numbers, keys, places, strict=True):
                 who = number * len(people.stored) // wallets
-                row, journal = people.stored[who]
-                words += (b"{%d}:w:%b" % (p, key), row)
-                if journal is not None:
-                    words += (b"{%d}:j:%b" % (p, key), journal)
+                for kind, value in zip((b"w", b"j", b"f"), people.stored[who], strict=True):
+                    if value is not None:
+                        words += (b"{%d}:%b:%b" % (p, kind, key), value)
                 by_segment[p][segments[who]] = by_segment[p].get(segments[who], 0) + 1
             client.execute_command("MSET", *words)
         for p, totals in counted.items():

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.journeys import unpack_journals
+from models.journeys import unpack_journals, with_page
 from models.records import distinct_keys
-from models.rows import HAS_JOURNAL, ROW, unpack_rows
+from models.rows import HAS_JOURNAL, ROW, on_page, unpack_rows
 from models.state import Wallets
 
 if TYPE_CHECKING:
@@ -75,18 +75,20 @@ class WalletCache:
         self.hits += len(keys) - len(missing)
         return Lookup(keys, wallet_of, missing, np.array(slots, np.int64))
 
-    def admit(self, lookup: Lookup, stored: list[bytes | None]) -> list[bytes]:
-        """Take the rows of the missing wallets, in their order; which of them have a journal to be read too."""
+    def admit(self, lookup: Lookup, stored: list[bytes | None]) -> tuple[list[bytes], list[bytes]]:
+        """Take the rows of the missing wallets, in their order; whose journals and whose pages are to be read too."""
         self._make_room(lookup)
         if not lookup.missing:
-            return []
+            return [], []
         slots, rows = self._free[-len(lookup.missing) :], unpack_rows(stored)
         del self._free[-len(lookup.missing) :]
         self._rows[slots] = rows.view(_BYTES)
         self._keys[slots] = lookup.missing
         self._slots.update(zip(lookup.missing, slots, strict=True))
         lookup.slots[lookup.slots < 0] = slots
-        return [lookup.missing[i] for i in np.flatnonzero(rows["flags"] & HAS_JOURNAL).tolist()]
+        more = rows["flags"] & HAS_JOURNAL, on_page(rows)
+        with_journal, with_page = ([lookup.missing[i] for i in np.flatnonzero(has).tolist()] for has in more)
+        return with_journal, with_page
 
     def admit_journals(self, keys: list[bytes], stored: list[bytes | None], codes: int) -> None:
         """Take the journals of these wallets; numbers of campaigns are below `codes`."""
@@ -95,6 +97,15 @@ class WalletCache:
             gone = keys[stored.index(None)]
             raise LookupError(f"the journal of wallet {gone!r} is gone although its row says that it has one")
         self._journals[[self._slots[key] for key in keys]] = unpack_journals(there, codes)
+
+    def admit_pages(self, keys: list[bytes], stored: list[bytes | None]) -> None:
+        """Take the pages of these wallets; after their journals."""
+        slots = [self._slots[key] for key in keys]
+        fees = on_page(self._rows[slots].view(ROW)).tolist()
+        for key, slot, page, many in zip(keys, slots, stored, fees, strict=True):
+            if page is None:
+                raise LookupError(f"the page of wallet {key!r} is gone although its row says that it has one")
+            self._journals[slot] = with_page(self._journals[slot], page, many)
 
     def copy(self, lookup: Lookup) -> tuple[Wallets, NDArray[np.int64]]:
         """Copies of a batch's wallets, and the wallet of each record."""

@@ -14,7 +14,7 @@ local CHUNK = 2000  -- 1,000 pairs; `unpack` fails from 4,000
 local strings = 6 + ARGV[4]
 local hashes = strings + ARGV[5]
 
--- One key of each kind (`w:`, `j:`, `totals`) is asked for: all of them would be a tenth of what a commit costs Redis.
+-- One key of each kind (`w:`, `j:`, `f:`, `totals`) is asked for: all of them would be a tenth of what a commit costs Redis.
 local asked, kinds = {}, {}
 local function ask(key)
   local kind = string.match(key, '}:%a*')

@@ -8,7 +8,7 @@ if found ~= ARGV[1] then return found end
 local CHUNK = 2000  -- `unpack` fails from 8,000
 local first = 5 + ARGV[4]
 need('ZREM', KEYS[3], '')
-for at = first, math.min(first + 1, #ARGV) do need('UNLINK', string.match(ARGV[at], '^.-}:%a*:')) end  -- of nobody
+for at = first, math.min(first + 2, #ARGV) do need('UNLINK', string.match(ARGV[at], '^.-}:%a*:')) end  -- of nobody
 need('SET', KEYS[2], '', '')
 need('SET', KEYS[1], '', '')
 for at = 5, first - 1, CHUNK do

@@ -190,9 +190,9 @@ class Ledger:
         await self._guarded(owner, self._commit, marks, keys, words)
 
     async def discard(self, owner: int, marks: tuple[Mark, Mark], wallets: Sequence[bytes], totals: bytes) -> None:
-        """Delete wallets, rows, journals and due times, and write the totals without them: guarded as a commit is."""
+        """Delete wallets, all that is stored of each, and write the totals without them: guarded as a commit is."""
         prefix = tag(owner)
-        gone = [prefix + kind + wallet for wallet in wallets for kind in (b"w:", b"j:")]
+        gone = [prefix + kind + wallet for wallet in wallets for kind in (b"w:", b"j:", b"f:")]
         words = [totals, b"%d" % len(wallets), *wallets, *gone]
         await self._guarded(owner, script("rights", "discard"), marks, [prefix + b"totals", prefix + b"due"], words)
 

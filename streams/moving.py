@@ -155,11 +155,13 @@ class Moving:
         rows = zip(wallets, await ledger.read(source, b"w", wallets), strict=True)
         here = {wallet: row for wallet, row in rows if row is not None}  # a scan may name a wallet twice
         names = list(here)
-        journals = zip(names, await ledger.read(source, b"j", names), strict=True)
+        beside = {kind: await ledger.read(source, kind, names) for kind in (b"j", b"f")}
         copied = zip(names, await ledger.read(target, b"w", names), strict=True)
         new = [here[wallet] for wallet, row in copied if row is None]  # the others were copied by a run that was killed
         strings = {b"w:" + wallet: row for wallet, row in here.items()}
-        strings |= {b"j:" + wallet: journal for wallet, journal in journals if journal is not None}
+        for kind, stored in beside.items():
+            found = zip(names, stored, strict=True)
+            strings |= {kind + b":" + wallet: value for wallet, value in found if value is not None}
         strings[b"totals"] = with_wallets(await self._totals(target), came=new).to_json()
         newest_ms = min(self._marks[source].clock_ms, newest(here.values()))  # one wrong date does not move a clock far
         await ledger.commit(target, self._next(target, newest_ms), b"", Writes(strings, due=due_times(here)))

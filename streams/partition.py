@@ -8,6 +8,7 @@ The rules of this file:
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -204,10 +205,12 @@ class Partition:
         ledger = self._around.ledger
         rows = await ledger.read(self.number, b"w", lookup.missing)
         with readable(self.number):
-            with_journal = self._cache.admit(lookup, rows)
-        journals = await ledger.read(self.number, b"j", with_journal)
+            with_journal, with_page = self._cache.admit(lookup, rows)
+        kinds = ((b"j", with_journal), (b"f", with_page))
+        journals, pages = await asyncio.gather(*(ledger.read(self.number, *kind) for kind in kinds))
         with readable(self.number):
             self._cache.admit_journals(with_journal, journals, len(self._codes.names))
+            self._cache.admit_pages(with_page, pages)
 
     async def _step(self, taken: Taken, lookup: Lookup) -> tuple[State, Effects, Catalogue]:
         wallets, wallet_of = self._cache.copy(lookup)
@@ -287,6 +290,7 @@ class Partition:
 def _writes(state: State, effects: Effects, cells: NDArray[Any]) -> Writes:
     """Everything a batch changes, as Redis stores it; every value absolute."""
     strings = {b"j:" + key: journal for key, journal in effects.journals.items()}
+    strings |= {b"f:" + key: page for key, page in effects.pages.items()}
     strings[b"totals"] = state.totals.to_json()
     hashes = {b"roi": dict(zip(effects.cells.names, encode_cells(cells), strict=True))} if len(cells) else {}
     if effects.codes:

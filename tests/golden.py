@@ -14,9 +14,9 @@ import numpy as np
 
 from models.arrivals import JURISDICTION
 from models.features import row_features
-from models.journeys import fees_of, touches_of, unpack_journal
+from models.journeys import fees_of, touches_of, unpack_journal, with_page
 from models.layout import FEE
-from models.rows import FEATURES, FEES, SEGMENTS, unpack_rows
+from models.rows import FEATURES, FEES, ON_PAGE, SEGMENTS, on_page, unpack_rows
 from models.rules import DAY_MS
 from models.segments import Catalogue, Segment
 from models.state import TOUCHES, TRANSACTIONS
@@ -24,10 +24,10 @@ from tests.partition import NOON_MS, Arrival, Partition, encoded, numbered, touc
 
 FOLDER = Path(__file__).parent / "golden"
 #: Number of each file -> the version of its rows; the last is of today.
-FILES = {1: 1, 2: 2, 3: 3, 4: 3}
+FILES = {1: 1, 2: 2, 3: 3, 4: 3, 5: 4}
 LATEST = max(FILES)
 MINUTE_MS = 60_000
-#: Eleven fees within an hour: four stay in the row, the others wait in the journal for late touches.
+#: Eleven fees within an hour: four stay in the row, the others wait for late touches, on the page or in the journal.
 BUSY = ("spot-1", "perp-1", "mover")
 #: The largest number of a segment that the first layout could hold.
 LARGE = 8191
@@ -119,6 +119,9 @@ class Golden:
         found.journals = {
             name.encode(): bytes.fromhex(one["journal"]) for name, one in self.wallets.items() if one["journal"]
         }
+        found.pages = {
+            name.encode(): bytes.fromhex(one["page"]) for name, one in self.wallets.items() if one.get("page")
+        }
         for name in ("cells", "codes"):
             setattr(found, name, {key.encode(): value.encode() for key, value in self.content[name].items()})
         found.totals, found.clock_ms = self.content["totals"].encode(), self.content["clock_ms"]
@@ -126,10 +129,12 @@ class Golden:
         return found
 
 
-def meaning(row: bytes, journal: bytes | None) -> dict[str, Any]:
+def meaning(row: bytes, journal: bytes | None, page: bytes | None) -> dict[str, Any]:
     """What a stored wallet says, whatever its layout."""
     unpacked = unpack_rows([row])
     kept = unpack_journal(journal) if journal else None
+    if on_page(unpacked)[0]:
+        kept = with_page(kept, page or b"", int(on_page(unpacked)[0]))
     spilled = list(FEE.iter_unpack(fees_of(kept))) if kept else []
     newest = unpacked["recent_fees"][0]
     fees = int(unpacked["fees"][0])
@@ -138,7 +143,7 @@ def meaning(row: bytes, journal: bytes | None) -> dict[str, Any]:
         "features": row_features(unpacked)[0].tolist(),
         "segment": int(unpacked["segment"][0]),
         "sequence": int(unpacked["sequence"][0]),
-        "flags": int(unpacked["flags"][0]),
+        "flags": int(unpacked["flags"][0]) & ~ON_PAGE,
         "jurisdiction": JURISDICTION[int(unpacked["jurisdiction"][0])] or "",
         "fees": [[packed // SEGMENTS, fee, packed % SEGMENTS] for packed, fee in [*spilled, *recent]],
         "touches": [[each.occurred_at_ms, each.event_id.decode(), each.code] for each in touches_of(kept)]
@@ -165,7 +170,8 @@ def main() -> None:
             name.decode(): {
                 "row": row.hex(),
                 "journal": told.journals[name].hex() if name in told.journals else "",
-                **meaning(row, told.journals.get(name)),
+                "page": told.pages[name].hex() if name in told.pages else "",
+                **meaning(row, told.journals.get(name), told.pages.get(name)),
             }
             for name, row in sorted(told.rows.items())
         },

@@ -21,7 +21,7 @@ from models.columns import Events
 from models.counters import EMPTY_CELL, RULES, Codes, campaign_field
 from models.journeys import DECAY, JOURNAL_VERSION, Journal, Touched, unpack_journal
 from models.layout import FEE, HEAD, TOUCH
-from models.rows import FEES, SEGMENTS, blank_rows
+from models.rows import FEES, PAGE, SEGMENTS, blank_rows
 from models.rules import HOUR_MS, Rules
 
 MILLION = 1_000_000
@@ -81,7 +81,7 @@ class Happened(NamedTuple):
 
 @dataclass
 class Plainly:
-    """A wallet's credit by looking at everything again."""
+    """A wallet's credit by looking at everything again. `stored`: spilled fees, those of no more use among them."""
 
     rules: Rules
     clock_ms: int = 0
@@ -90,6 +90,8 @@ class Plainly:
     codes: dict[str, int] = field(default_factory=dict)
     touched: list[Touched] = field(default_factory=list)
     spilled: list[tuple[int, int]] = field(default_factory=list)
+    stored: list[tuple[int, int]] = field(default_factory=list)
+    on_page: int = 0
     recent: list[tuple[int, int]] = field(default_factory=list)
     cells: dict[tuple[int, int], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0] * 11))
     has_journal: bool = False
@@ -151,6 +153,9 @@ class Plainly:
                 if len(self.spilled) > self.rules.fees_kept - FEES:
                     self.spilled.pop(0)
                     self.lost += 1
+                self.stored, self.on_page = [*self.stored, leaving], self.on_page + 1
+                if self.on_page == PAGE:
+                    self.stored, self.on_page = list(self.spilled), 0
 
     def numbers(self) -> dict[tuple[int, int], list[int]]:
         return {key: cell for key, cell in self.cells.items() if any(cell)}

@@ -41,6 +41,7 @@ class Partition:
         self.number = 0
         self.rows: dict[bytes, bytes] = {}
         self.journals: dict[bytes, bytes] = {}
+        self.pages: dict[bytes, bytes] = {}
         self.cells: dict[bytes, bytes] = {}
         self.codes: dict[bytes, bytes] = {}
         self.totals: bytes | None = None
@@ -103,9 +104,10 @@ class Partition:
     def _state(self, lookup: Lookup) -> State:
         """What a step may read; wallets that the cache lacks come from the store."""
         if lookup.missing:
-            with_journal = self.cache.admit(lookup, [self.rows.get(key) for key in lookup.missing])
+            with_journal, with_page = self.cache.admit(lookup, [self.rows.get(key) for key in lookup.missing])
             journals = [self.journals.get(key) for key in with_journal]
             self.cache.admit_journals(with_journal, journals, len(self.known[1].names))
+            self.cache.admit_pages(with_page, [self.pages.get(key) for key in with_page])
         wallets, _ = self.cache.copy(lookup)
         return State(self.number, 1, self.clock_ms, *self.known, wallets, self.horizon.until_ms(self.clock_ms))
 
@@ -113,6 +115,7 @@ class Partition:
         """Write what a step asked for, and keep what it made."""
         self.rows |= {key: effects.rows[place].tobytes() for place, key in enumerate(effects.keys)}
         self.journals |= effects.journals
+        self.pages |= effects.pages
         self.codes |= {name: b"%d" % code for name, code in effects.codes.items()}
         self.count(effects.cells)
         self.totals, self.clock_ms = state.totals.to_json(), state.clock_ms
@@ -145,6 +148,7 @@ class Partition:
         return {
             "rows": dict(sorted(self.rows.items())),
             "journals": dict(sorted(self.journals.items())),
+            "pages": dict(sorted(self.pages.items())),
             "cells": dict(sorted(self.cells.items())),
             "codes": self.codes,
             "totals": self.totals,

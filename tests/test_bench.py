@@ -238,7 +238,7 @@ def test_known_wallets_have_segments_of_the_catalogue_that_goes_with_them() -> N
     placed = [segment for segment in people.segments if segment]
     assert len(placed) > 300
     assert set(placed) <= {segment.number for segment in people.catalogue.segments}
-    assert any(journal for _, journal in people.stored)
+    assert any(journal for _, journal, _ in people.stored)
 
 
 # ------------------------------------------------------------------ how it reckons

@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from models.journeys import Touched
+from models.journeys import EMPTY_JOURNAL, Touched
+from models.layout import FEE
 from models.records import Record, Records, records_of
-from models.rows import HAS_JOURNAL, ROW_VERSION, blank_rows
+from models.rows import HAS_JOURNAL, ON_PAGE_SHIFT, ROW_VERSION, UnknownFormat, blank_rows
 from streams.cache import LONGEST_KEY, Lookup, WalletCache
 from tests.journals import as_stored
 from tests.partition import NOON_MS
@@ -64,14 +65,25 @@ def test_a_wallet_is_read_once() -> None:
     assert (cache.hits, cache.misses) == (2, 3)
 
 
-def test_a_row_says_whether_there_is_a_journal_to_read() -> None:
+def test_a_row_says_whether_there_is_a_journal_and_a_page_to_read() -> None:
     cache = WalletCache(10)
-    lookup = cache.look_up(records(b"a", b"b", b"c"))
-    assert cache.admit(lookup, [row(1), row(2, HAS_JOURNAL), None]) == [b"b"]
-    cache.admit_journals([b"b"], [JOURNAL], 2)
+    lookup = cache.look_up(records(b"a", b"b", b"c", b"d", b"e"))
+    rows = [row(1), row(2, HAS_JOURNAL), None, row(4, HAS_JOURNAL | 1 << ON_PAGE_SHIFT), row(5, 2 << ON_PAGE_SHIFT)]
+    assert cache.admit(lookup, rows) == ([b"b", b"d"], [b"d", b"e"])
+    cache.admit_journals([b"b", b"d"], [JOURNAL, JOURNAL], 2)
+    cache.admit_pages([b"d", b"e"], [FEE.pack(1, 2), FEE.pack(3, 4) * 2])
     wallets, _ = cache.copy(lookup)
-    assert wallets.rows["segment"].tolist() == [1, 2, 0]
-    assert [journal and journal for journal in wallets.journals] == [None, JOURNAL, None]
+    assert wallets.rows["segment"].tolist() == [1, 2, 0, 4, 5]
+    with_fee, of_fees = JOURNAL + FEE.pack(1, 2), EMPTY_JOURNAL + FEE.pack(3, 4) * 2
+    assert wallets.journals == [None, JOURNAL, None, with_fee, of_fees]
+
+
+@pytest.mark.parametrize("stored", [None, b"", FEE.pack(1, 2), FEE.pack(1, 2) * 3, FEE.pack(1, 2) * 2 + b"x"])
+def test_a_page_that_is_gone_or_has_another_number_of_fees_is_not_taken(stored: bytes | None) -> None:
+    cache = WalletCache(10)
+    cache.admit(cache.look_up(records(b"a")), [row(1, 2 << ON_PAGE_SHIFT)])
+    with pytest.raises((LookupError, UnknownFormat), match="page"):
+        cache.admit_pages([b"a"], [stored])
 
 
 def test_a_journal_that_is_gone_is_not_taken_for_empty() -> None:
@@ -118,9 +130,8 @@ def test_a_cache_of_any_size_over_a_store_is_the_store(batches: list[list[int]],
     cache = WalletCache(capacity)
     for batch in batches:
         lookup = cache.look_up(records(*[b"%d" % wallet for wallet in batch]))
-        assert cache.admit(lookup, [store.get(key) for key in lookup.missing]) == [
-            key for key in lookup.missing if key in store
-        ]
+        here = [key for key in lookup.missing if key in store]
+        assert cache.admit(lookup, [store.get(key) for key in lookup.missing]) == (here, [])
         cache.admit_journals(*with_journals([key for key in lookup.missing if key in store]), 2)
         wallets, _ = cache.copy(lookup)
         assert [journal is not None for journal in wallets.journals] == [key in store for key in lookup.keys]

@@ -23,14 +23,14 @@ RULE = RULE.replace("PASSWORD", "secret") + " +unlink"
 MARK = Mark(0, (0, 0), ("a", "b"), 4, "0" * 16)
 NEXT = replace(MARK, number=1, offsets=(5, 0), nonce="1" * 16)
 WRITES = Writes(
-    {b"j:w1": b"journal", b"j:w2": b"journal", b"totals": b"{}"},
+    {b"j:w1": b"journal", b"j:w2": b"journal", b"f:w1": b"page", b"totals": b"{}"},
     {b"roi": {b"s1|c|x": b"1"}},
     [b"w1"],
     [b"row"],
     {b"w1": 9},
 )
 #: What a commit may write to, by pattern.
-KEYS = ("mark", "pending", "totals", "roi", "due", "w:*", "j:*")
+KEYS = ("mark", "pending", "totals", "roi", "due", "w:*", "j:*", "f:*")
 
 Scenario = Callable[[Ledger], Awaitable[None]]
 
@@ -120,7 +120,7 @@ def test_a_right_that_is_withdrawn_while_a_worker_works_leaves_no_half_of_a_comm
         await claim(ledger)
         await refused_without_any(store, "commit", commit, ledger)
         await commit(ledger)
-        assert len(stored(store)) == 8
+        assert len(stored(store)) == 9
 
     as_user(store, scenario)
 
@@ -158,6 +158,6 @@ def test_wallets_leave_whole_or_not_at_all_whatever_right_is_withdrawn(store: Re
         await commit(ledger)
         await refused_without_any(store, "discard", discard, ledger)
         await discard(ledger)
-        assert not {b"{0}:w:w1", b"{0}:j:w1", b"{0}:due"} & set(stored(store))
+        assert not {b"{0}:w:w1", b"{0}:j:w1", b"{0}:f:w1", b"{0}:due"} & set(stored(store))
 
     as_user(store, scenario)

@@ -232,11 +232,11 @@ def test_a_batch_replayed_after_its_commit_asks_for_nothing_new() -> None:
     before = partition.stored()
     again = arrivals[-300:]
     _, state, effects = partition.ask(again)
-    assert (effects.keys, effects.journals, effects.codes, effects.cells.names) == ([], {}, {}, [])
+    assert (effects.keys, effects.journals, effects.pages, effects.codes, effects.cells.names) == ([], {}, {}, {}, [])
     assert (effects.changes, len(effects.learning), state.clock_ms) == ([], 0, partition.clock_ms)
     partition.take(again)
     after = partition.stored()
-    for part in ("rows", "journals", "cells", "codes", "changes", "learning"):
+    for part in ("rows", "journals", "pages", "cells", "codes", "changes", "learning"):
         assert after[part] == before[part]
     assert ignored(after["totals"]) == ignored(before["totals"]) + 300
 
@@ -261,7 +261,7 @@ def test_the_same_state_and_batch_give_the_same_effects_and_change_nothing(start
     first, second = (step(before, batch, partition.rules, partition.catalogue) for _ in range(2))
     assert image(before) == frozen
     assert image(first[0]) == image(second[0])
-    for name in ("keys", "journals", "codes", "changes", "rejected"):
+    for name in ("keys", "journals", "pages", "codes", "changes", "rejected"):
         assert getattr(first[1], name) == getattr(second[1], name)
     assert first[1].rows.tobytes() == second[1].rows.tobytes()
     assert first[1].learning.tobytes() == second[1].learning.tobytes()
