@@ -34,6 +34,7 @@ TOGETHER = 1 << 18
 REDIRECTS = 5
 _SLOTS = 16_384
 _ASKING = b"*1\r\n$6\r\nASKING\r\n"
+_MULTI, _EXEC = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n"
 _CLUSTER_SLOTS = b"*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n"
 
 #: Host and port.
@@ -91,10 +92,12 @@ class Server:
     """One Redis server, for a worker.
 
     What is asked in the same moment goes over one connection together, what is asked later over another: sending and
-    receiving cost nearly the same for one command as for twelve.
+    receiving cost nearly the same for one command as for twelve. `joins`: several scripts go as one transaction, for
+    Redis reads a few of them at a time, and would wait for its disk after each time.
     """
 
-    def __init__(self, address: Address, place: Place | None = None) -> None:
+    def __init__(self, address: Address, place: Place | None = None, *, joins: bool = True) -> None:
+        self._joins = joins
         self._pool = redis.asyncio.BlockingConnectionPool(
             max_connections=CONNECTIONS,
             timeout=None,
@@ -133,7 +136,7 @@ class Server:
         try:
             connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py's
             try:
-                await _there_and_back(connection, [turn for turn in turns if not turn.reply.done()])
+                await self._there_and_back(connection, [turn for turn in turns if not turn.reply.done()])
             finally:
                 await self._pool.release(connection)
         except Exception as problem:  # noqa: BLE001 -- whatever it is, those who asked must hear of it
@@ -143,6 +146,34 @@ class Server:
         finally:
             for turn in turns:
                 turn.reply.cancel()  # nothing, unless this trip itself was cancelled: then nobody waits for it for ever
+
+    async def _there_and_back(self, connection: Any, turns: list[Turn]) -> None:
+        """Send the commands at once, and hand every one its reply. Cut off, redis-py closes the connection."""
+        if not turns:
+            return
+        commands, joined = [turn.command for turn in turns], self._joins and sum(1 for turn in turns if turn.load) > 1
+        await connection.send_packed_command(b"".join([_MULTI, *commands, _EXEC] if joined else commands))
+        if joined:
+            replies = await self._of_transaction(connection, commands)
+        else:
+            replies = [await _reply(connection) for _ in turns]
+        for turn, reply in zip(turns, replies, strict=True):
+            if isinstance(reply, trouble.NoScriptError):
+                _hand(turn, await _alone(connection, turn.load, turn.command))
+            else:
+                _hand(turn, reply)
+
+    async def _of_transaction(self, connection: Any, commands: list[bytes]) -> list[Any]:
+        """The replies to commands that went as a transaction; one by one where this user or Redis takes none."""
+        begun, *queued, done = [await _reply(connection) for _ in range(len(commands) + 2)]
+        if isinstance(begun, Exception):  # no transaction: these are the replies
+            self._joins = not isinstance(begun, trouble.NoPermissionError)
+            return queued
+        if not isinstance(done, Exception):
+            return list(done)
+        # Redis has let go of all of them: a transaction that is refused is over.
+        self._joins = not isinstance(done, trouble.NoPermissionError)
+        return [await _alone(connection, command) for command in commands]
 
     async def ask_importing(self, command: bytes, load: bytes) -> Any:
         """The same of a node that is still being given the slot: it refuses whoever does not know that."""
@@ -158,24 +189,20 @@ class Server:
         await self._pool.disconnect()
 
 
-async def _there_and_back(connection: Any, turns: list[Turn]) -> None:
-    """Send the commands at once, and hand every one its reply. Cut off, redis-py closes the connection."""
-    if not turns:
-        return
-    await connection.send_packed_command(b"".join([turn.command for turn in turns]))
-    unknown = []
-    for turn in turns:
-        try:
-            _hand(turn, await connection.read_response())
-        except trouble.NoScriptError:
-            unknown.append(turn)
-        except trouble.ResponseError as problem:
-            _hand(turn, problem)
-    for turn in unknown:
-        try:
-            _hand(turn, await _one_by_one(connection, turn.load, turn.command))
-        except trouble.ResponseError as problem:
-            _hand(turn, problem)
+async def _reply(connection: Any) -> Any:
+    """The next reply, or Redis' error as a value."""
+    try:
+        return await connection.read_response()
+    except trouble.ResponseError as problem:
+        return problem
+
+
+async def _alone(connection: Any, *commands: bytes) -> Any:
+    """The reply to the last command, or Redis' error as a value."""
+    try:
+        return await _one_by_one(connection, *commands)
+    except trouble.ResponseError as problem:
+        return problem
 
 
 def _hand(turn: Turn, reply: Any) -> None:
@@ -201,7 +228,7 @@ class Cluster:
 
     def __init__(self, address: Address) -> None:
         self._address = address
-        self._servers: dict[Place, Server] = {address.place: Server(address)}
+        self._servers: dict[Place, Server] = {address.place: Server(address, joins=False)}
         self._slots: Slots | None = None
 
     async def ask(self, tag: bytes, command: bytes, load: bytes = b"") -> Any:
@@ -238,7 +265,7 @@ class Cluster:
 
     def _server(self, place: Place) -> Server:
         if place not in self._servers:
-            self._servers[place] = Server(self._address, place)
+            self._servers[place] = Server(self._address, place, joins=False)
         return self._servers[place]
 
     async def close(self) -> None:

@@ -299,6 +299,29 @@ def test_a_redis_that_has_forgotten_the_scripts_is_given_them_by_each_who_needs_
     with_ledger(store, scenario)
 
 
+def test_commits_of_one_moment_are_one_transaction_and_each_is_guarded_by_its_own_mark(store: RedisServer) -> None:
+    """One wait for the disk instead of one for each; the partition of another owner refuses, the others do not."""
+
+    async def scenario(ledger: Ledger) -> None:
+        held = [(await ledger.claim(owner, fresh()))[0] for owner in range(4)]
+        other, _ = await ledger.claim(2, fresh())
+        new = [after(mark, 1, 1) for mark in held]
+        with closing(store.client()) as client:
+            client.config_resetstat()
+            found = await asyncio.gather(
+                *(ledger.commit(owner, (held[owner], new[owner]), b"", Writes({b"j:a": b"1"})) for owner in range(4)),
+                return_exceptions=True,
+            )
+            assert client.info("commandstats")["cmdstat_exec"]["calls"] == 1
+        assert isinstance(found.pop(2), Foreign)
+        assert found == [None, None, None]
+        marks = {owner: stored(store)[b"{%d}:mark" % owner] for owner in range(4)}
+        assert marks == {owner: (other if owner == 2 else new[owner]).pack() for owner in range(4)}
+        assert b"{2}:j:a" not in stored(store)
+
+    with_ledger(store, scenario)
+
+
 class CutWire:
     """A proxy to Redis that carries requests and, while `deaf`, cuts the connection instead of the reply."""
 

@@ -150,6 +150,23 @@ def test_a_commit_of_a_mark_alone_needs_no_more_than_it_writes(store: RedisServe
     as_user(store, scenario)
 
 
+@pytest.mark.parametrize("withdrawn", ["", "-multi", "-exec", "-multi -exec"])
+def test_commits_of_one_moment_need_no_transaction(store: RedisServer, withdrawn: str) -> None:
+    """A user from before they went as one, or with half of it: every commit is done all the same, once."""
+    if withdrawn:
+        allow(store, f"ACL SETUSER tidemark {withdrawn}")
+
+    async def scenario(ledger: Ledger) -> None:
+        held = [(await ledger.claim(owner, MARK))[0] for owner in range(3)]
+        for number in (1, 2):
+            new = [replace(mark, number=number, nonce=f"{number}" * 16) for mark in held]
+            await asyncio.gather(*(ledger.commit(p, (held[p], new[p]), b"", WRITES) for p in range(3)))
+            held = new
+            assert [stored(store)[b"{%d}:mark" % p] for p in range(3)] == [mark.pack() for mark in new]
+
+    as_user(store, scenario)
+
+
 def test_wallets_leave_whole_or_not_at_all_whatever_right_is_withdrawn(store: RedisServer) -> None:
     assert commands("discard") == ["SET", "UNLINK", "ZREM"]
 
