@@ -8,7 +8,6 @@ The rules of this file:
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -206,11 +205,11 @@ class Partition:
         rows = await ledger.read(self.number, b"w", lookup.missing)
         with readable(self.number):
             with_journal, with_page = self._cache.admit(lookup, rows)
-        kinds = ((b"j", with_journal), (b"f", with_page))
-        journals, pages = await asyncio.gather(*(ledger.read(self.number, *kind) for kind in kinds))
+        more = [b"j:" + key for key in with_journal] + [b"f:" + key for key in with_page]
+        found = await ledger.read_strings(self.number, *more)
         with readable(self.number):
-            self._cache.admit_journals(with_journal, journals, len(self._codes.names))
-            self._cache.admit_pages(with_page, pages)
+            self._cache.admit_journals(with_journal, found[: len(with_journal)], len(self._codes.names))
+            self._cache.admit_pages(with_page, found[len(with_journal) :])
 
     async def _step(self, taken: Taken, lookup: Lookup) -> tuple[State, Effects, Catalogue]:
         wallets, wallet_of = self._cache.copy(lookup)
