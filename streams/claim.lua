@@ -8,6 +8,7 @@ if not string.find(found, known) then return {found, ''} end
 -- A user who may not do all that a commit does is found here, before he owns anything.
 need('SET', KEYS[1], '', '')
 need('MSET', KEYS[1], '', KEYS[1])
+need('SETRANGE', KEYS[1], '-1', '')
 need('HSET', KEYS[1], '', '', '')
 need('ZADD', KEYS[1], '0', '', '0')
 need('ZREM', KEYS[1], '')

@@ -91,7 +91,8 @@ class Writes:
     """What a commit writes beside mark and pending slot; names are without the tag of the partition.
 
     `strings`: name -> value. `hashes`: name -> (field -> value). `rows`: those of `wallets`, in their order. `due`:
-    wallet -> when it is to be swept, epoch seconds, 0 no more.
+    wallet -> when it is to be swept, epoch seconds, 0 no more. `parts`: name -> where in its value, and
+    what is there from now on.
     """
 
     strings: dict[bytes, bytes] = field(default_factory=dict)
@@ -99,6 +100,7 @@ class Writes:
     wallets: Sequence[bytes] = ()
     rows: Sequence[bytes] = ()
     due: Mapping[bytes, int] = field(default_factory=dict)
+    parts: Mapping[bytes, tuple[int, bytes]] = field(default_factory=dict)
 
 
 def tag(owner: int | str) -> bytes:
@@ -180,9 +182,12 @@ class Ledger:
         prefix = tag(owner)
         keys = [prefix + b"pending", *(prefix + name for name in writes.hashes)]
         strings = [word for name, value in writes.strings.items() for word in (prefix + name, value)]
+        parts = [
+            word for name, (at, what) in writes.parts.items() for word in (prefix + name, b"%d" % at, what)
+        ]
         w, rows = prefix + b"w:", [b""] * (2 * len(writes.wallets))
         rows[::2], rows[1::2] = [w + wallet for wallet in writes.wallets], writes.rows
-        words = [pending, b"%d" % len(rows), b"%d" % len(strings), *rows, *strings]
+        words = [pending, *(b"%d" % len(each) for each in (rows, strings, parts)), *rows, *strings, *parts]
         for fields in writes.hashes.values():
             words.append(b"%d" % (2 * len(fields)))
             words += [word for pair in fields.items() for word in pair]

@@ -10,8 +10,10 @@ do
       keys = {}
     end
   end
-  local at = 6 + ARGV[4] + ARGV[5]
-  for key = 6, at - 1, 2 do ask(ARGV[key]) end
+  local parts = 7 + ARGV[4] + ARGV[5]
+  local at = parts + ARGV[6]
+  for key = 7, parts - 1, 2 do ask(ARGV[key]) end
+  for key = parts, at - 1, 3 do ask(ARGV[key]) end
   for _ = 3, #KEYS do at = at + 1 + ARGV[at] end
   local fed = ARGV[at + 1]
   if fed + ARGV[at + 2 + fed] > 0 then ask(ARGV[at]) end  -- nobody is queued: the index need not be there yet

@@ -266,6 +266,27 @@ def test_rows_are_stored_beside_all_else(store: RedisServer, count: int) -> None
     with_ledger(store, scenario)
 
 
+@pytest.mark.parametrize("count", [1, 999, 2500])
+def test_parts_of_values_are_written_with_all_else(store: RedisServer, count: int) -> None:
+    async def scenario(ledger: Ledger) -> None:
+        mark, _ = await ledger.claim(7, fresh())
+        names = [b"w:%d" % n for n in range(count)]
+        first, second = after(mark, 1, 1), after(mark, 2, 2)
+        begun = Writes(dict.fromkeys(names, b"row"), {b"roi": {b"f": b"1"}}, due={b"a": 5})
+        await ledger.commit(7, (mark, first), b"", begun)
+        parts = {name: (3, b"|%d" % n) for n, name in enumerate(names)} | {b"new": (0, b"x")}
+        for _ in range(2):
+            await ledger.commit(7, (first, second), b"", Writes({b"totals": b"{}"}, parts=parts))
+        found = stored(store)
+        assert [found[b"{7}:" + name] for name in names] == [b"row|%d" % n for n in range(count)]
+        assert (found[b"{7}:new"], found[b"{7}:mark"]) == (b"x", second.pack())
+        with pytest.raises(Foreign):
+            await ledger.commit(7, (first, after(first, 3, 3)), b"", Writes(parts=dict.fromkeys(names, (0, b"no"))))
+        assert stored(store) == found
+
+    with_ledger(store, scenario)
+
+
 def test_what_is_asked_in_one_moment_travels_together_and_each_gets_its_own_answer(store: RedisServer) -> None:
     async def scenario(ledger: Ledger) -> None:
         with closing(store.client()) as client:

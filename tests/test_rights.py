@@ -28,6 +28,7 @@ WRITES = Writes(
     [b"w1"],
     [b"row"],
     {b"w1": 9},
+    {b"f:w3": (0, b"fee"), b"w:w2": (3, b"more")},
 )
 #: What a commit may write to, by pattern.
 KEYS = ("mark", "pending", "totals", "roi", "due", "w:*", "j:*", "f:*")
@@ -106,7 +107,7 @@ async def refused_without_any(store: RedisServer, script: str, call: Scenario, l
 
 
 def test_a_right_that_a_commit_lacks_is_found_by_the_claim(store: RedisServer) -> None:
-    assert commands("commit") == ["HSET", "MSET", "SET", "ZADD", "ZREM"]
+    assert commands("commit") == ["HSET", "MSET", "SET", "SETRANGE", "ZADD", "ZREM"]
 
     async def scenario(ledger: Ledger) -> None:
         await refused_without_any(store, "commit", claim, ledger)
@@ -120,7 +121,7 @@ def test_a_right_that_is_withdrawn_while_a_worker_works_leaves_no_half_of_a_comm
         await claim(ledger)
         await refused_without_any(store, "commit", commit, ledger)
         await commit(ledger)
-        assert len(stored(store)) == 9
+        assert len(stored(store)) == 11
 
     as_user(store, scenario)
 
