@@ -27,6 +27,12 @@ def doomed(scene: Scene, deed: str, moment: str, after: int, **settings: object)
     return scene.add_worker("-m", "tests.kafka.doomed", deed, moment, str(after), **settings)
 
 
+def somebody(scene: Scene) -> Worker:
+    """One of those that live."""
+    scene.wait_until(lambda: any(worker.alive for worker in scene.workers), "somebody alive")
+    return scene.chance.choice([worker for worker in scene.workers if worker.alive])
+
+
 # ------------------------------------------------------------------ killed
 
 
@@ -34,8 +40,7 @@ def killed(scene: Scene) -> None:
     """`kill -9` at random moments, another worker each time."""
     for kill in range(KILLS):
         scene.await_progress((kill + scene.chance.uniform(0.1, 0.9)) / (KILLS + 1))
-        scene.wait_until(lambda: any(worker.alive for worker in scene.workers), "somebody to kill")
-        victim = scene.chance.choice([worker for worker in scene.workers if worker.alive])
+        victim = somebody(scene)
         victim.kill()
         scene.say(f"killed {victim.name} at {scene.applied()} records")
 
@@ -119,11 +124,7 @@ def zombie(scene: Scene) -> None:
     """Frozen at a random moment until its partitions belong to others, then it goes on where it stood."""
     for share in (0.15, 0.5):
         scene.await_progress(share + scene.chance.uniform(0, 0.1))
-        worker = scene.chance.choice(scene.workers)
-        worker.freeze()
-        scene.say(f"froze {worker.name} at {scene.applied()} records")
-        scene.pause(FROZEN_S)
-        scene.thaw(worker)
+        scene.freeze_for(somebody(scene), FROZEN_S)
 
 
 def zombie_commits(scene: Scene, moment: str) -> None:

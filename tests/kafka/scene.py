@@ -245,12 +245,16 @@ class Scene:
         pid = worker.pid
         self.wait_until(lambda: worker.pid != pid or not worker.alive, f"the end of {worker.name}")
 
-    def thaw(self, worker: Worker) -> None:
-        """Let one that was frozen beyond its session go on, until it has found its place again or has left for good.
+    def freeze_for(self, worker: Worker, seconds: float) -> None:
+        """Freeze it beyond its session, then let it go on, until it has found its place again or has left for good.
 
         A run may be over by then: who is told to end before it knows that it was replaced says so, and ends with 1.
         """
-        pid, known = worker.pid, worker.text.count(READY)
+        pid = worker.pid  # before: one that has just ended cannot be frozen, and is started again while we wait
+        worker.freeze()
+        self.say(f"froze {worker.name} at {self.applied()} records")
+        self.pause(seconds)
+        known = worker.text.count(READY)  # not before: it may be saying so as it is frozen
         worker.thaw()
         self.wait_until(
             lambda: not worker.alive or worker.pid != pid or worker.text.count(READY) > known, f"{worker.name} back"

@@ -4,16 +4,20 @@ without faults serves them all. The judges find what they look for, too.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.kafka.chaos import FAULTS, Chaos, described, table
-from tests.kafka.cluster import KafkaServer
+from tests.kafka.cluster import READY, KafkaServer, Worker
 from tests.kafka.faultless import Content, Trace, differences, missing, repeats
-from tests.kafka.scene import Outcome
+from tests.kafka.inputs import Inputs
+from tests.kafka.scene import RESTART_S, Outcome, Scene
+from tests.kafka.world import World
 
 SEED, EVENTS, PARTITIONS = 3, 6000, 6
 #: Records a second of live streams: workers join and leave while they come.
@@ -51,6 +55,53 @@ def test_nothing_is_wrong_lost_or_contradicted_under(name: str, chaos: Chaos) ->
 
 def test_every_fault_has_a_name_of_its_own_and_says_what_it_is() -> None:
     assert all(fault.name == name and fault.what.endswith(".") for name, fault in FAULTS.items())
+
+
+# ------------------------------------------------------------------ who is frozen
+
+ENDS_AT_ONCE = ""
+IS_READY = f"""
+import time
+print('{READY}', flush=True)
+time.sleep(600)
+"""
+#: And some time after it goes on it says so again.
+COMES_BACK = f"""
+import signal, time
+def again(*_):
+    time.sleep(0.5)
+    print('{READY}', flush=True)
+signal.signal(signal.SIGCONT, again)
+{IS_READY}
+"""
+
+
+def scene_of(worker: Worker, world: World) -> Scene:
+    scene = Scene(world, FAULTS["zombie"], Inputs(Path(), [], {}, Path(), 0), SEED)
+    scene.workers.append(worker)
+    return scene
+
+
+def program(text: str) -> list[str]:
+    return [sys.executable, "-c", text]
+
+
+def test_who_was_frozen_is_waited_for_until_it_is_back(world: World, tmp_path: Path) -> None:
+    with Worker({}, tmp_path / "worker.log", program(COMES_BACK)).start() as worker:
+        worker.await_words(READY)
+        pid = worker.pid
+        scene_of(worker, world).freeze_for(worker, 0.1)
+        assert (worker.pid, worker.text.count(READY)) == (pid, 2)
+
+
+def test_who_had_ended_when_it_was_frozen_is_not_waited_for(world: World, tmp_path: Path) -> None:
+    """Another is in its place by then, which has been ready all the time: it never says so again."""
+    with Worker({}, tmp_path / "worker.log", program(IS_READY), program(ENDS_AT_ONCE)).start() as worker:
+        worker.wait()
+        pid, scene = worker.pid, scene_of(worker, world)
+        scene.freeze_for(worker, RESTART_S + 2)
+        assert worker.pid != pid
+        assert worker.alive
 
 
 # ------------------------------------------------------------------ the judges
