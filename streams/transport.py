@@ -37,7 +37,7 @@ from faust.types import TP, ConsumerMessage
 from models.records import Records, together
 from streams.errors import CutLog, Unavailable
 from streams.fetching import Aim
-from streams.unpacking import Answer, PartitionColumns
+from streams.unpacking import Batches, PartitionColumns
 
 __all__ = ["TP", "BatchApp", "BatchConsumer", "End", "RecordBatch", "TakeOver", "Tuning", "arrivals", "batch_channel"]
 
@@ -155,7 +155,7 @@ class Schedule(DefaultSchedulingStrategy):
             yield delivery.tp, delivery
 
 
-fetcher.MemoryRecords, fetcher.PartitionRecords = Answer, PartitionColumns  # the fetcher has no other place to say it
+fetcher.MemoryRecords, fetcher.PartitionRecords = Batches, PartitionColumns  # the fetcher has no other place to say it
 
 
 @contextmanager

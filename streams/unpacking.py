@@ -52,7 +52,7 @@ _CODECS: dict[int, Callable[[bytes], bytes]] = {
 _UNREADABLE = (CorruptRecordException, UnsupportedCodecError, SystemError)
 
 
-class Answer:
+class Batches:
     """The record batches of a partition's part of an answer; aiokafka's `MemoryRecords` hides where their bytes are."""
 
     def __init__(self, text: bytes) -> None:

@@ -31,7 +31,7 @@ A_SEASON = """
 from models.records import Record, records_of, together
 from models.rehearsal import rehearse
 from streams.intake import Alone, Lane, Merge, Now
-from streams.unpacking import Answer, PartitionColumns
+from streams.unpacking import Batches, PartitionColumns
 from tests.answers import Written, answer
 from tests.test_intake import Arrival
 from tests.partition import Partition, Season, drawn_catalogue, learned
@@ -40,7 +40,7 @@ after = signatures()
 arrivals = Season(events=600).arrivals()
 Partition(drawn_catalogue(learned(arrivals))).take(arrivals, 100)
 parts = [Written([Record(0, 5, b"w", None, (("a", b"b"),)), Record(1, 5, None, b"v")], compression=n) for n in (0, 1)]
-found = list(PartitionColumns(None, Answer(answer(parts)[0]), [], 1, None, None, True, 1))
+found = list(PartitionColumns(None, Batches(answer(parts)[0]), [], 1, None, None, True, 1))
 log, now = [*found[0], *together(found)[1:]], Now(0.0, 0)
 for span_ms in (5, 5.0):
     lanes = [Lane(number, 1, now) for number in (0, 1)]

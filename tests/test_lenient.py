@@ -8,7 +8,7 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 
 from models.records import record_of
-from streams.unpacking import Answer, PartitionColumns
+from streams.unpacking import Batches, PartitionColumns
 from tests.answers import CODECS, Bytes, short
 
 names = st.binary(max_size=5).map(Bytes)
@@ -27,7 +27,7 @@ def test_a_command_reads_what_a_worker_reads(
         builder.append(offset, at_ms, key, value, sent)
     text = bytes(builder.build())
     by_command = [record_of(each) for batch in MemoryRecords(text) for each in batch]
-    by_worker = [each for part in PartitionColumns(None, Answer(text), [], 0, None, None, True, 0) for each in part]
+    by_worker = [each for part in PartitionColumns(None, Batches(text), [], 0, None, None, True, 0) for each in part]
     assert by_command == by_worker
     assert [[name for name, _ in each.headers] for each in by_command] == [
         [name.octets.decode(errors="replace") for name, _ in sent] for *_, sent in records

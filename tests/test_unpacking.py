@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from models.records import Record, together
 from streams.errors import Refused
 from streams.transport import TP
-from streams.unpacking import Answer, PartitionColumns
+from streams.unpacking import Batches, PartitionColumns
 from tests.answers import (
     ABORT,
     CODECS,
@@ -39,7 +39,7 @@ Outcome = tuple[list[Record], int, bool]
 
 
 def ours(text: bytes, aborted: Sequence[tuple[int, int]], asked: int, isolation: int = COMMITTED) -> Outcome:
-    columns = PartitionColumns(TP("a", 0), Answer(text), list(aborted), asked, None, None, True, isolation)
+    columns = PartitionColumns(TP("a", 0), Batches(text), list(aborted), asked, None, None, True, isolation)
     return given_out(columns)
 
 
@@ -65,7 +65,7 @@ def given_out(partition: Any) -> Outcome:
 
 
 def test_the_fetcher_reads_answers_with_our_classes() -> None:
-    assert (fetcher.MemoryRecords, fetcher.PartitionRecords) == (Answer, PartitionColumns)
+    assert (fetcher.MemoryRecords, fetcher.PartitionRecords) == (Batches, PartitionColumns)
     assert THEIRS.__module__ == fetcher.__name__
 
 
@@ -154,7 +154,7 @@ def test_a_sum_that_does_not_fit_ends_it() -> None:
 
 def refusal(text: bytes) -> str:
     """What is said of an answer that cannot be read."""
-    columns = PartitionColumns(TP("in", 3), Answer(text), [], 0, None, None, True, COMMITTED)
+    columns = PartitionColumns(TP("in", 3), Batches(text), [], 0, None, None, True, COMMITTED)
     with pytest.raises(Refused) as refused:
         list(columns)
     return str(refused.value)
@@ -200,6 +200,6 @@ def test_records_of_a_format_without_timestamps_have_minus_one() -> None:
 
 def test_uncompressed_batches_of_an_answer_share_its_bytes() -> None:
     text, _ = answer([one(), one()])
-    parts = list(PartitionColumns(None, Answer(text), [], 0, None, None, True, COMMITTED))
+    parts = list(PartitionColumns(None, Batches(text), [], 0, None, None, True, COMMITTED))
     assert together(parts).text is text
     assert len(parts) == 2
