@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any
+from typing import Any, Protocol
 
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
@@ -23,6 +23,10 @@ PENDING_RECORDS, PENDING_BYTES = 20_000, 64 << 20
 #: The largest record sent; what the topic takes is the broker's decision.
 LARGEST_RECORD = 32 << 20
 PROGRESS_SECONDS = 1.0
+#: Shorter waits cost more than they pace.
+SHORTEST_WAIT_S = 0.005
+#: Without a rate, lines from one look at the clock to the next.
+UNPACED = 256
 
 
 class NotDelivered(Unavailable):
@@ -88,25 +92,32 @@ def stamp(outgoing: Outgoing, before: int | None, number: int) -> int:
     return at_ms
 
 
+class Clock(Protocol):
+    """What a pace goes by, in seconds; the module `time` is one."""
+
+    def monotonic(self) -> float: ...
+    def sleep(self, seconds: float, /) -> None: ...
+
+
 class Pace:
     """Keeps a rate and tells the progress."""
 
-    def __init__(self, rate: float | None, progress: Callable[[int], None] | None) -> None:
-        self.rate, self.progress = rate, progress
+    def __init__(self, rate: float | None, progress: Callable[[int], None] | None, clock: Clock = time) -> None:
+        self.rate, self.progress, self._clock = rate, progress, clock
         self.sent = 0
-        self.began = self.told = time.monotonic()
+        self.began = self.told = clock.monotonic()
 
     def step(self) -> None:
         """One line more: wait if that is too fast."""
         self.sent += 1
         if self.rate:
-            ahead = self.began + self.sent / self.rate - time.monotonic()
-            if ahead > 0.005:  # shorter waits cost more than they pace
-                time.sleep(ahead)
-        elif self.sent % 256:
+            ahead = self.began + self.sent / self.rate - self._clock.monotonic()
+            if ahead > SHORTEST_WAIT_S:
+                self._clock.sleep(ahead)
+        elif self.sent % UNPACED:
             return
-        if self.progress is not None and time.monotonic() - self.told >= PROGRESS_SECONDS:
-            self.told = time.monotonic()
+        if self.progress is not None and self._clock.monotonic() - self.told >= PROGRESS_SECONDS:
+            self.told = self._clock.monotonic()
             self.progress(self.sent)
 
 

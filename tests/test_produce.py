@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,11 +14,13 @@ from hypothesis import strategies as st
 
 from streams.errors import Unavailable
 from streams.lines import BadLine, Outgoing, members, read_line
-from streams.produce import Pace, Raw, Target, hashed, produce, stamp
+from streams.produce import PROGRESS_SECONDS, SHORTEST_WAIT_S, UNPACED, Pace, Raw, Target, hashed, produce, stamp
 from tests.oracle import murmur2
 
 TOPICS = {"wallet.transactions": "mine.tx", "campaign.touches": "mine.touches"}
 NOON_MS = 1_775_044_800_000
+#: What adding up seconds loses.
+NOTHING_S = 1e-6
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -134,22 +137,55 @@ def test_a_line_without_a_time_takes_that_of_the_line_before_and_the_first_must_
 # ------------------------------------------------------------------ pace and partition
 
 
-def test_a_rate_is_kept_and_progress_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.produce.PROGRESS_SECONDS", 0.05)
-    seen: list[int] = []
-    pace, began = Pace(400, seen.append), time.monotonic()
-    for _ in range(120):
+class Slow:
+    """The clock of a busy machine: every sleep is too long by so much, and each line takes the time it is told to.
+
+    On a real clock a test cannot tell a pace that waits too long from a machine that is slow.
+    """
+
+    def __init__(self, oversleeps_s: float = 0.0) -> None:
+        self.oversleeps_s, self.now_s, self.sleeps = oversleeps_s, 5000.0, 0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def sleep(self, seconds: float, /) -> None:
+        assert seconds > 0
+        self.now_s += seconds + self.oversleeps_s
+        self.sleeps += 1
+
+
+@given(
+    rate=st.sampled_from([0.5, 30, 400, 5000]) | st.floats(0.5, 5000),
+    took_ms=st.lists(st.integers(0, 4) | st.integers(0, 1500), max_size=100),
+    oversleeps_ms=st.integers(0, 300),
+)
+def test_a_rate_is_kept_and_progress_is_told(rate: float, took_ms: list[int], oversleeps_ms: int) -> None:
+    clock = Slow(oversleeps_ms / 1000)
+    told = [(0, clock.now_s)]
+    pace, began_s = Pace(rate, lambda sent: told.append((sent, clock.now_s)), clock), clock.now_s
+    for number, ms in enumerate(took_ms, 1):
+        clock.now_s += ms / 1000
+        before_s, due_s, known = clock.now_s, began_s + number / rate, len(told)
         pace.step()
-    assert 0.28 < time.monotonic() - began < 1.5
-    assert 3 <= len(seen) <= 7
-    assert seen == sorted(seen)
+        assert due_s - SHORTEST_WAIT_S <= clock.now_s + NOTHING_S
+        assert clock.now_s <= max(before_s, due_s + clock.oversleeps_s) + NOTHING_S
+        assert clock.now_s - told[-1][1] < PROGRESS_SECONDS
+        assert told[known:] in ([], [(number, clock.now_s)])
+    assert all(later - one >= PROGRESS_SECONDS for (_, one), (_, later) in pairwise(told))
 
 
-def test_without_a_rate_nothing_waits() -> None:
-    pace, began = Pace(None, None), time.monotonic()
+def test_without_a_rate_nothing_waits_and_progress_is_told() -> None:
+    clock, line_s = Slow(), 50e-6
+    told = [clock.now_s]
+    pace = Pace(None, lambda _: told.append(clock.now_s), clock)
     for _ in range(100_000):
+        clock.now_s += line_s
         pace.step()
-    assert time.monotonic() - began < 2
+    assert clock.sleeps == 0
+    gaps_s = [later - one for one, later in pairwise([*told, clock.now_s])]
+    assert all(gap_s >= PROGRESS_SECONDS for gap_s in gaps_s[:-1])
+    assert max(gaps_s) <= PROGRESS_SECONDS + UNPACED * line_s
 
 
 @given(st.binary(max_size=80))
