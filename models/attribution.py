@@ -29,9 +29,10 @@ from models.memory import (
     CODES,
     CONVERSIONS,
     END,
-    IS_CHANGED,
+    IS_CUT,
+    IS_TOUCHED,
     MANY_FEES,
-    MANY_ON_PAGE,
+    MANY_SINCE_LOOK,
     MANY_SPILLED,
     MANY_TOUCHES,
     NEWLY_SPILLED,
@@ -50,7 +51,7 @@ from models.memory import (
     room_for_paths,
     write_journals,
 )
-from models.rows import FEES, SEGMENTS, on_page, with_on_page
+from models.rows import FEES, SEGMENTS, since_look, with_since_look
 from models.splits import share_out
 
 if TYPE_CHECKING:
@@ -70,8 +71,8 @@ class Books:
     """The money side of a batch while it is worked on; (n,) in order of arrival, (k,) by wallet.
 
     The partition of an event is an index into `codes` and `beyond_memory`. `segment`: its wallet's with each event.
-    `previous_at_ms`: the wallet's newest transaction before it. `changed`: (k,) whose journal is another, beyond fees
-    that were `spilled` to its end.
+    `previous_at_ms`: the wallet's newest transaction before it. What became of the journals, (k,): whose
+    touches are others, of whose fees old ones were cut off, and how many fees have spilled to the end.
     """
 
     events: Events
@@ -83,8 +84,9 @@ class Books:
     codes: list[Codes]
     beyond_memory: list[int]
     rules: Rules
-    changed: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
-    spilled: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    touched: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    cut: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    spilled: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def credit(books: Books) -> list[CellDeltas]:
@@ -97,7 +99,7 @@ def credit(books: Books) -> list[CellDeltas]:
     lost = np.array(books.beyond_memory, np.int64)
     cells, journals, ends = work_through(moves, text, wallets, WEIGHTS_BY_HOURS, lost, limits)
     rows["fees"], rows["recent_fees"] = wallets[:, MANY_FEES], wallets[:, RECENT:].reshape(-1, FEES, 2)
-    rows["flags"] = with_on_page(rows, wallets[:, MANY_ON_PAGE])
+    rows["flags"] = with_since_look(rows, wallets[:, MANY_SINCE_LOOK])
     books.beyond_memory = lost.tolist()
     take_journals(books, wallets, journals.tobytes(), ends)
     return deltas(books, cells)
@@ -131,7 +133,7 @@ def columns(books: Books) -> tuple[NDArray[np.uint8], NDArray[np.int64], Moves]:
     wallets = np.zeros((len(stored), WALLET_COLUMNS), np.int64)
     wallets[:, BEGIN], wallets[:, END] = ends[: len(stored)], ends[1 : len(stored) + 1]
     wallets[:, MANY_FEES], wallets[:, RECENT:] = books.rows["fees"], books.rows["recent_fees"].reshape(-1, 2 * FEES)
-    wallets[:, MANY_ON_PAGE] = on_page(books.rows)
+    wallets[:, MANY_SINCE_LOOK] = since_look(books.rows)
     moves = Moves(
         events=events.rows,
         segment=books.segment,
@@ -166,10 +168,11 @@ def _field(campaign: bytes, channel: bytes) -> bytes:
 
 def take_journals(books: Books, wallets: NDArray[np.int64], written: bytes, ends: NDArray[np.int64]) -> None:
     """The journals that have changed or grown, into the books."""
-    books.changed, books.spilled = wallets[:, IS_CHANGED] > 0, wallets[:, NEWLY_SPILLED] > 0
-    begins, ends = ends[:-1], ends[1:]
+    books.touched, books.cut = wallets[:, IS_TOUCHED] > 0, wallets[:, IS_CUT] > 0
+    books.spilled = wallets[:, NEWLY_SPILLED].copy()
+    begins, ends, whole = ends[:-1], ends[1:], books.touched | books.cut
     new = np.flatnonzero(ends > begins)
-    edges = zip(new.tolist(), begins[new].tolist(), ends[new].tolist(), books.changed[new].tolist(), strict=True)
+    edges = zip(new.tolist(), begins[new].tolist(), ends[new].tolist(), whole[new].tolist(), strict=True)
     for wallet, begin, end, is_whole in edges:
         before = b"" if is_whole else books.journals[wallet] or EMPTY_JOURNAL
         books.journals[wallet] = before + written[begin:end]

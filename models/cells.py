@@ -25,6 +25,7 @@ SMALLEST = 512
 #: The most bytes of an int64 in decimal, with what is before it.
 WIDTH = 21
 TEN, ZERO, MINUS, BLANK, BREAK = np.uint64(10), ord("0"), ord("-"), ord(" "), ord("\n")
+HUNDRED, DIGITS = np.uint64(100), np.array([tuple(b"%02d" % number) for number in range(100)], np.uint8)
 
 
 class Cells(NamedTuple):
@@ -107,6 +108,20 @@ def in_order(cells: Cells) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArra
     return part, code, segment, sums + carries.astype(object) * CARRY if carries.any() else sums
 
 
+@leaf
+def add_cells(known: NDArray[np.int64], places: NDArray[np.int64], sums: NDArray[np.int64]) -> bool:
+    """Add to `sums` (m, 11) the cells at these places (m,) of what is known; whether all of them fit into an int64."""
+    wrapped = 0
+    for row in range(len(places)):
+        for number in range(NUMBERS):
+            before, more = known[places[row], number], sums[row, number]
+            after = before + more
+            # It has wrapped around, and only then, if its sign is that of neither of its parts.
+            wrapped |= (before ^ after) & (more ^ after)
+            sums[row, number] = after
+    return wrapped >= 0
+
+
 # ------------------------------------------------------------------ as text
 
 
@@ -125,12 +140,16 @@ def write_cells(numbers: NDArray[np.int64], text: NDArray[np.uint8]) -> int:
     for place in range(len(numbers) - 1, -1, -1):
         number = numbers[place]
         rest = np.uint64(-number if number < 0 else number)
-        while True:
+        while rest >= HUNDRED:
+            at -= 2
+            text[at], text[at + 1] = DIGITS[rest % HUNDRED]
+            rest //= HUNDRED
+        if rest >= TEN:
             at -= 1
             text[at] = ZERO + np.uint8(rest % TEN)
             rest //= TEN
-            if rest == 0:
-                break
+        at -= 1
+        text[at] = ZERO + np.uint8(rest)
         if number < 0:
             at -= 1
             text[at] = MINUS

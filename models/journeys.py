@@ -1,7 +1,7 @@
-"""The journal of a wallet: its touches, and fees a late touch may re-credit. Stored as `j`, the newest fees as `f`.
+"""The journal of a wallet: its touches, and fees a late touch may re-credit. Stored as `j` and `f`: touches, fees.
 
-A fee of a busy wallet would otherwise write all of its journal, kilobytes; so it writes its page, and every sixteenth
-the journal. Loops over events read and write journals in `models.memory`; the bytes are those of `models.layout`.
+So a touch writes no fees, and a fee neither touches nor the fees before it: it is put behind them. Loops over events
+read and write journals in `models.memory`; the bytes are those of `models.layout`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ JOURNAL_VERSIONS = frozenset({1, 2, JOURNAL_VERSION})
 #: The head of versions 1 and 2: version, bytes up to the fees, touches, eligible touches, and from when to when the
 #: path was valid that they stored behind it: four rows of int64 for 8, 64, 128, ... touches, and four sums.
 _HEAD_BEFORE_3 = struct.Struct("<BIHHqq")
+#: No fee that spilled begins like this: its time is later than 1970.
+_NO_FEE = bytes(8)
 #: Time decay (half-life 7.5 d): T[h] = round(2^24 2^(-h/180)) for a touch h whole hours older than the newest.
 DECAY = tuple(round(2**24 * 2 ** (-hours / 180)) for hours in range(366 * 24 + 1))
 
@@ -35,34 +37,47 @@ class Touched(NamedTuple):
     code: int
 
 
-#: What a wallet remembers for its credit, in today's version, the fees of its page last. Bytes: with a million wallets,
-#: a class around them took a twentieth of all the time.
+#: What a wallet remembers for its credit, in today's version: `j`, then `f`. Bytes: with a million wallets, a class
+#: around them took a twentieth of all the time.
 Journal: TypeAlias = bytes
 
 
-def fees_of(journal: Journal) -> bytes:
-    """Packed, in order of arrival, the oldest first."""
+def without_fees(journal: Journal | None) -> bytes:
+    """The journal as it is stored in `j`; None is one of nothing."""
+    journal = journal or EMPTY_JOURNAL
+    return journal[: _up_to_fees(journal)]
+
+
+def fees_of(journal: Journal | None) -> bytes:
+    """All its fees as they are stored in `f`: packed, in order of arrival, the oldest first."""
+    return journal[_up_to_fees(journal) :] if journal else b""
+
+
+def newest_fees(journal: Journal | None, fees: int) -> tuple[int, bytes]:
+    """The last so many of its fees: where in `f` they begin, and as they are stored there."""
+    packed = fees_of(journal)
+    begin = len(packed) - FEE_BYTES * fees
+    return begin, packed[begin:]
+
+
+def has_fees(journal: Journal) -> bool:
+    """Whether there are fees behind the touches."""
+    return _up_to_fees(journal) < len(journal)
+
+
+def with_fees(journal: Journal | None, packed: bytes) -> Journal:
+    """A journal (None: none is stored) with more fees. Raises `UnknownFormat` for what no fees are.
+
+    Zeros in front are what Redis puts there when fees are written behind others that it has lost.
+    """
+    if len(packed) % FEE_BYTES or packed.startswith(_NO_FEE):
+        raise UnknownFormat(f"damaged fees of a wallet, {len(packed)} bytes")
+    return (journal or EMPTY_JOURNAL) + packed
+
+
+def _up_to_fees(journal: Journal) -> int:
     _, size, _ = HEAD.unpack_from(journal)
-    return journal[size:]
-
-
-def page_of(journal: Journal | None, fees: int) -> bytes:
-    """The last so many fees: the page as it is stored."""
-    assert journal is not None, "who has fees has a journal"
-    return journal[len(journal) - FEE_BYTES * fees :]
-
-
-def without_page(journal: Journal | None, fees: int) -> bytes:
-    """The journal as it is stored when so many of its fees are on the page."""
-    assert journal is not None, "who has fees has a journal"
-    return journal[: len(journal) - FEE_BYTES * fees]
-
-
-def with_page(journal: Journal | None, page: bytes, fees: int) -> Journal:
-    """A journal (None: none is stored) with its page. Raises `UnknownFormat` for a page that has not so many fees."""
-    if len(page) != FEE_BYTES * fees:
-        raise UnknownFormat(f"a wallet's page of {len(page)} bytes for {fees} fees")
-    return (journal or EMPTY_JOURNAL) + page
+    return int(size)
 
 
 def touches_of(journal: Journal) -> tuple[Touched, ...]:

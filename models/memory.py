@@ -2,7 +2,7 @@
 
 The touches of a journal, and its fees, are decoded when the first event asks for them, changed in place, and written
 once, however many events change them. A fee that spills asks for none of them: it is written behind the others, and
-what is of no more use at the front is cut off when a page is full. Compiled loops; a journal is laid out as
+with every sixteenth what is of no more use at the front is cut off. Compiled loops; a journal is laid out as
 `models.layout` says.
 """
 
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 from models.compiled import compiled, leaf
 from models.journeys import JOURNAL_VERSION
 from models.layout import FEE_BYTES, H_SIZE, H_TOUCHES, HEAD_BYTES, TOUCH_BYTES
-from models.rows import FEES, PAGE, SEGMENTS
+from models.rows import FEES, LOOK_EVERY, SEGMENTS
 from models.rules import HOUR_MS
 from models.soundness import number_at
 
 #: Columns of `Memory.touches`: epoch milliseconds, number of the campaign, where in `text` the event id begins, bytes.
 AT, CODE, ID, SIZE = 0, 1, 2, 3
 #: Columns of `Memory.wallets`: where in `text` its journal begins and ends; its first touch and how many, the same of
-#: its spilled fees; whether these touches and fees are decoded, whether it has had a touch in this batch, and is to be
-#: written as a whole; how many fees have spilled in this batch, how many are on its page; how many fees there were;
-#: from RECENT on the newest four, at number % 4.
+#: its spilled fees; whether these touches and fees are decoded, whether in this batch it has had a touch, and old fees
+#: were cut off; how many fees have spilled in this batch, how many since the oldest were looked at; how many fees there
+#: were; from RECENT on the newest four, at number % 4.
 BEGIN, END, TOUCHES, MANY_TOUCHES, SPILLED, MANY_SPILLED, KNOWS_TOUCHES, KNOWS_FEES = range(8)
-IS_TOUCHED, IS_CHANGED, NEWLY_SPILLED, MANY_ON_PAGE, MANY_FEES, RECENT = range(8, 14)
+IS_TOUCHED, IS_CUT, NEWLY_SPILLED, MANY_SINCE_LOOK, MANY_FEES, RECENT = range(8, 14)
 WALLET_COLUMNS = RECENT + 2 * FEES
 #: Rows of a path: numbers of the campaigns; weights of linear, time decay, position; the three sums of weights; then
 #: room for the shares of an amount and those of a conversion, by five rules each, and for remainders.
@@ -205,7 +205,7 @@ def remember_touch(memory: Memory, wallet: int, touch: tuple[int, int, int, int]
     """
     decode_touches(memory, wallet)
     of, touches = memory.wallets[wallet], memory.touches
-    of[IS_TOUCHED] = of[IS_CHANGED] = 1
+    of[IS_TOUCHED] = 1
     first = of[TOUCHES]
     place = end = first + of[MANY_TOUCHES]
     touches[place, AT], touches[place, CODE], touches[place, ID], touches[place, SIZE] = touch
@@ -249,9 +249,9 @@ def spill(memory: Memory, wallet: int, fee: tuple[int, int], oldest: int, most: 
     many, end = of[MANY_SPILLED], of[SPILLED] + of[MANY_SPILLED]
     spilled[end, 0], spilled[end, 1] = fee
     lost = many >= most and spilled_at(memory, wallet, many - most) >= oldest
-    of[MANY_SPILLED], of[NEWLY_SPILLED], of[MANY_ON_PAGE] = many + 1, of[NEWLY_SPILLED] + 1, of[MANY_ON_PAGE] + 1
-    if of[MANY_ON_PAGE] == PAGE:
-        turn_page(memory, wallet, oldest, most)
+    of[MANY_SPILLED], of[NEWLY_SPILLED], of[MANY_SINCE_LOOK] = many + 1, of[NEWLY_SPILLED] + 1, of[MANY_SINCE_LOOK] + 1
+    if of[MANY_SINCE_LOOK] == LOOK_EVERY:
+        look_at_oldest(memory, wallet, oldest, most)
     return int(lost)
 
 
@@ -267,16 +267,15 @@ def spilled_at(memory: Memory, wallet: int, number: int) -> int:
 
 
 @leaf
-def turn_page(memory: Memory, wallet: int, oldest: int, most: int) -> None:
-    """A full page goes to the journal, and out of it what does not count any more."""
-    decode_fees(memory, wallet)
-    of, spilled = memory.wallets[wallet], memory.spilled
-    end = of[SPILLED] + of[MANY_SPILLED]
-    first = max(of[SPILLED], end - most)
-    while spilled[first, 0] < oldest:  # the last is not older
+def look_at_oldest(memory: Memory, wallet: int, oldest: int, most: int) -> None:
+    """Cut off the fees at the front that do not count any more; where all count nothing is to be written anew."""
+    of = memory.wallets[wallet]
+    of[MANY_SINCE_LOOK], first = 0, first_remembered(memory, wallet, most)
+    while spilled_at(memory, wallet, first) < oldest:  # the last is not older
         first += 1
-    of[SPILLED], of[MANY_SPILLED] = first, end - first
-    of[MANY_ON_PAGE], of[IS_CHANGED] = 0, 1
+    if first > 0:
+        decode_fees(memory, wallet)
+        of[SPILLED], of[MANY_SPILLED], of[IS_CUT] = of[SPILLED] + first, of[MANY_SPILLED] - first, 1
 
 
 @leaf
@@ -303,22 +302,28 @@ def remembered_fee(memory: Memory, wallet: int, number: int) -> tuple[int, int]:
 def write_journals(memory: Memory) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """What is new of the journals, end to end, and where each begins and ends (k + 1,).
 
-    Of one that IS_CHANGED it is all of it, of others the fees that have spilled.
+    Of one that IS_TOUCHED or IS_CUT it is all of it, of others the fees that have spilled.
     """
     wallets, size = memory.wallets, 0
     for wallet in range(len(wallets)):
-        if wallets[wallet, IS_CHANGED]:
+        if is_new(wallets[wallet]):
             size += journal_size(memory, wallet)
         else:
             size += FEE_BYTES * wallets[wallet, NEWLY_SPILLED]
     out, ends = np.empty(size, np.uint8), np.zeros(len(wallets) + 1, np.int64)
     for wallet in range(len(wallets)):
         place = ends[wallet]
-        if wallets[wallet, IS_CHANGED]:
+        if is_new(wallets[wallet]):
             ends[wallet + 1] = write_journal(out, place, memory, wallet)
         else:
             ends[wallet + 1] = write_fees(out, place, memory, wallet, wallets[wallet, NEWLY_SPILLED])
     return out, ends
+
+
+@leaf
+def is_new(of: NDArray[np.int64]) -> bool:
+    """Whether a wallet's journal has more changed than fees behind its end."""
+    return bool(of[IS_TOUCHED] or of[IS_CUT])
 
 
 @leaf

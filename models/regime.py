@@ -17,6 +17,8 @@ import numpy as np
 from models.rules import DAY_MS, HOUR_MS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -160,23 +162,36 @@ def _weekday(hour: int) -> int:
     return 3 + 24 + (hour // 24 + _THURSDAY) % 7
 
 
-def count_hours(at_ms: NDArray[np.int64], previous_at_ms: NDArray[np.int64], usd: Floats) -> Floats:
-    """Flow cells (h, 4) of transactions (n,), hours in order, to be added up.
+def count_hours(
+    at_ms: NDArray[np.int64], previous_at_ms: NDArray[np.int64], usd: Floats, sizes: Sequence[int]
+) -> list[Floats]:
+    """Flow cells (h, 4) of each partition's transactions, hours in order, to be added up.
 
-    `previous_at_ms`: the wallet's newest transaction before each, 0 for none: a wallet acts in an hour when its first
-    transaction of that hour comes. `usd`: NaN where unknown.
+    Transactions (n,): those of one partition after those of another, so many of each as `sizes` says. `previous_at_ms`:
+    the wallet's newest transaction before each, 0 for none: a wallet acts in an hour when its first transaction of that
+    hour comes. `usd`: NaN where unknown.
     """
     hour = at_ms // HOUR_MS
     fresh, usd = hour > previous_at_ms // HOUR_MS, np.where(np.isnan(usd), 0.0, usd)
-    if len(hour) and hour.min() == hour.max():  # live traffic, nearly always
-        return np.array([[hour[0], len(hour), fresh.sum(), usd.sum()]], np.float64)
+    out, begin = [], 0
+    for size in sizes:
+        its = slice(begin, begin + size)
+        out.append(_cells_of(hour[its], fresh[its], usd[its]))
+        begin += size
+    return out
+
+
+def _cells_of(hour: NDArray[np.int64], fresh: NDArray[np.bool_], usd: Floats) -> Floats:
+    """Flow cells of one partition. `fresh`: where a wallet acts."""
+    if len(set(hour.tolist())) == 1:  # live traffic, nearly always
+        return np.array([[hour[0], len(hour), np.count_nonzero(fresh), np.add.reduce(usd)]], np.float64)
     hours, place = np.unique(hour, return_inverse=True)
     columns = (np.bincount(place, weights, len(hours)) for weights in (None, fresh, usd))
     return np.stack([hours.astype(np.float64), *columns], axis=1)
 
 
 def add_hours(totals: Floats, added: Floats, kept: int) -> Floats:
-    """Running totals (h, 4) with more cells added, the newest `kept` hours."""
+    """Running totals (h, 4) with more cells added, in any order, the newest `kept` hours."""
     if len(added) == 1 and len(totals) and added[0, 0] == totals[-1, 0]:  # live traffic, nearly always
         together = totals.copy()
         together[-1, 1:] += added[0, 1:]
@@ -197,14 +212,10 @@ class HourlyTotals(NamedTuple):
     untold: float = math.inf
 
     def plus(self, flow: Floats) -> HourlyTotals:
-        """With what was added to the hours: `flow`, float64 (h, 4), in order."""
+        """With what was added to the hours: `flow`, float64 (h, 4), in any order."""
         if not len(flow):
             return self
-        return HourlyTotals(add_hours(self.cells, flow, KEPT_HOURS), self.untold_with(flow))
-
-    def untold_with(self, flow: Floats) -> float:
-        """The first hour that would be untold with `flow`; costs less than to add it."""
-        return min(self.untold, flow[0, 0]) if len(flow) else self.untold
+        return HourlyTotals(add_hours(self.cells, flow, KEPT_HOURS), min(self.untold, float(flow[:, 0].min())))
 
     def to_tell(self) -> Floats:
         """The hours (h, 4) from the first that is untold."""

@@ -7,14 +7,15 @@ import math
 
 import numpy as np
 
-from models.cells import encode_cells
+from models.cells import add_cells, encode_cells
 from models.counters import NUMBERS, Codes
 from models.features import row_features
 from models.journeys import unpack_journals
 from models.lifecycle import horizon
 from models.merging import weave, woven
+from models.patches import store, words_of
 from models.records import NULL, RECORD, Record, distinct_keys, records_of, together
-from models.rows import FEATURES, blank_rows
+from models.rows import FEATURES, blank_rows, unpack_rows
 from models.rules import HOUR_MS, Rules
 from models.segments import Catalogue, Segment
 from models.state import TOUCHES, TRANSACTIONS, Batch, State, Totals, Wallets
@@ -40,10 +41,17 @@ def rehearse() -> None:
             catalogue,
         )
     unpack_journals([journal for journal in state.wallets.journals if journal])
+    stored = state.wallets.rows.tobytes()
+    name = np.frombuffer(KEY, np.uint8)
+    words, ends = words_of(state.wallets.rows), np.array([len(KEY)])
+    store((name, name, ends), words, words, np.zeros(1, np.int64))
+    unpack_rows([stored + bytes(-(-words.shape[1] // 8))])
     due_ms = int(state.wallets.rows["due_s"][0]) * 1000
     sweep(state, horizon(state.clock_ms, due_ms), (TRANSACTIONS, a_batch(2)[0][0]), Rules(), catalogue)
     catalogue.place(row_features(state.wallets.rows))
-    encode_cells(np.zeros((1, NUMBERS), np.int64))
+    cells = np.zeros((1, NUMBERS), np.int64)
+    add_cells(cells, np.zeros(1, np.int64), cells.copy())
+    encode_cells(cells)
 
 
 def arrive() -> None:

@@ -1,5 +1,7 @@
 """The row `w` of a wallet: fixed, versioned, at most 768 bytes, in the precision in which it is computed.
 
+It is stored with what has changed since behind it, which is never longer than the row: `models.patches`.
+
 A number kept in a coarser precision than it is computed in would make results depend on where a batch is cut.
 """
 
@@ -10,15 +12,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 #: Version of the layout below, in every row's first byte; 0 is a wallet never seen. Stored rows of all these are read.
-ROW_VERSION = 4
-ROW_VERSIONS = frozenset({1, 2, 3, ROW_VERSION})
+ROW_VERSION = 5
+ROW_VERSIONS = frozenset({1, 2, 3, 4, ROW_VERSION})
 
 #: Numbers of segments are below this. The time of a fee and the segment it was credited to share one int64,
 #: time x 65,536 + segment; in version 1 it was fee x 8,192 + segment. Up to version 2, `rebased_s` held something else;
-#: up to version 3, no fees were on a page.
+#: in version 4, SINCE_LOOK said how many fees were in `f`, all others were in `j`; up to version 3, all were.
 SEGMENTS, SEGMENTS_1 = 1 << 16, 1 << 13
 
 #: Accepted event ids a wallet remembers, cusum slots, fees in the row.
@@ -72,12 +76,13 @@ ALL_SUMS = FAST_SUMS.stop
 LIFECYCLE = ("active", "new", "slowing", "dormant", "returned")
 ACTIVE, NEW, SLOWING, DORMANT, RETURNED = range(5)
 
-#: Bits of `flags`; then how many fees are on the wallet's page (`models.journeys`), and from bit 8 on the slot that a
-#: wallet which LEANS leans to (`models.decisions`).
-WHALE, HAS_JOURNAL, LEANS, BY_MODEL = 1, 2, 4, 8
-ON_PAGE, ON_PAGE_SHIFT = 240, 4
-#: Fees that a page has no room for: with so many it is full, and they go to the journal.
-PAGE = 16
+#: Bits of `flags`. HAS_JOURNAL: a touch was remembered once, so there is a `j`. HAS_FEES: a fee has spilled once, so
+#: there is an `f`. From bit 4 on how many fees have spilled since the wallet's oldest were looked at (`models.memory`),
+#: from bit 8 on the slot that a wallet which LEANS leans to (`models.decisions`).
+WHALE, HAS_JOURNAL, LEANS, BY_MODEL, HAS_FEES = 1, 2, 4, 8, 1 << 12
+SINCE_LOOK, SINCE_LOOK_SHIFT = 240, 4
+#: With so many more spilled fees the oldest are looked at, and those of no more use forgotten.
+LOOK_EVERY = 16
 
 ROW = np.dtype(
     [
@@ -119,15 +124,15 @@ def blank_rows(count: int) -> NDArray[np.void]:
     return np.zeros(count, ROW)
 
 
-def on_page(rows: NDArray[np.void]) -> NDArray[np.int64]:
-    """How many of the wallets' fees (k,) are on their pages."""
-    found: NDArray[np.int64] = (rows["flags"].astype(np.int64) & ON_PAGE) >> ON_PAGE_SHIFT
+def since_look(rows: NDArray[np.void]) -> NDArray[np.int64]:
+    """How many fees of the wallets (k,) have spilled since their oldest were looked at."""
+    found: NDArray[np.int64] = (rows["flags"].astype(np.int64) & SINCE_LOOK) >> SINCE_LOOK_SHIFT
     return found
 
 
-def with_on_page(rows: NDArray[np.void], fees: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The wallets' flags (k,) with so many fees on their pages."""
-    found: NDArray[np.int64] = rows["flags"].astype(np.int64) & ~ON_PAGE | fees << ON_PAGE_SHIFT
+def with_since_look(rows: NDArray[np.void], fees: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The wallets' flags (k,) when so many fees have spilled since their oldest were looked at."""
+    found: NDArray[np.int64] = rows["flags"].astype(np.int64) & ~SINCE_LOOK | fees << SINCE_LOOK_SHIFT
     return found
 
 
@@ -137,19 +142,42 @@ def as_stored(rows: NDArray[np.void]) -> list[bytes]:
     return found
 
 
+def are_older(stored: Sequence[bytes | None]) -> NDArray[np.bool_]:
+    """Which of the stored rows (n,) have an older version: journals and fees of these wallets lie as it had them."""
+    return np.array([row is not None and row[0] != ROW_VERSION for row in stored], np.bool_)
+
+
 def unpack_rows(stored: list[bytes | None]) -> NDArray[np.void]:
-    """Stored rows of any known version -> structured (n,) of today's; blank where None. Raises `UnknownFormat`."""
-    blank = bytes(ROW.itemsize)
+    """Stored rows of any known version -> structured (n,) of today's; blank where None. Raises `UnknownFormat`.
+
+    Behind a row of today's version may be patches (`models.patches`).
+    """
+    blank, size = bytes(ROW.itemsize), ROW.itemsize
     for row in stored:
-        if row is not None and (len(row) != ROW.itemsize or row[0] not in ROW_VERSIONS):
-            raise UnknownFormat(f"a wallet row of version {row[0] if row else '?'}, {len(row)} bytes")
-    rows = np.frombuffer(b"".join([row or blank for row in stored]), ROW).copy()
+        if row is None or (len(row) == size and row[0] in ROW_VERSIONS) or (len(row) > size and row[0] == ROW_VERSION):
+            continue
+        raise UnknownFormat(f"a wallet row of version {row[0] if row else '?'}, {len(row)} bytes")
+    behind = [row[size:] if row else b"" for row in stored]
+    rows = np.frombuffer(b"".join([row[:size] if row else blank for row in stored]), ROW).copy()
+    if any(behind):
+        _patch(rows, behind)
     first = rows["version"] == 1
     if first.any():
         rows["recent_fees"][first] = since_version_1(rows["recent_fees"][first])
     rows["rebased_s"][rows["version"] < 3] = 0
+    rows["flags"][(rows["version"] < 5) & (since_look(rows) > 0)] |= HAS_FEES
     rows["version"][rows["version"] > 0] = ROW_VERSION
     return rows
+
+
+def _patch(rows: NDArray[np.void], behind: list[bytes]) -> None:
+    """Make of rows what the patches behind each say."""
+    from models.patches import apply, words_of  # Numba takes half a second, and most read-outs need none
+
+    ends = np.cumsum([len(each) for each in behind], dtype=np.int64)
+    damaged = apply(np.frombuffer(b"".join(behind), np.uint8), ends, words_of(rows))
+    for row in np.flatnonzero(damaged | (rows["version"] > ROW_VERSION)).tolist():
+        raise UnknownFormat(f"a wallet row with damaged patches, {ROW.itemsize + len(behind[row])} bytes")
 
 
 def since_version_1(fees: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -25,11 +25,11 @@ from models.decisions import standing
 from models.effects import Announcement, Effects, Quarantined
 from models.events import Rejected
 from models.joined import Joined, join
-from models.journeys import page_of, without_page
+from models.journeys import fees_of, newest_fees, without_fees
 from models.regime import NO_FLOW, count_hours
-from models.rows import FEATURES, HAS_JOURNAL, blank_rows, on_page
+from models.rows import FEATURES, HAS_FEES, HAS_JOURNAL, blank_rows
 from models.state import Batch, State, Totals, Wallets
-from models.tallies import shifted
+from models.tallies import recounted
 
 if TYPE_CHECKING:
     from models.rules import Rules
@@ -121,13 +121,14 @@ def unmoved(state: State, counted: Totals, rejected: list[Quarantined], taken: i
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A batch after its turns. `clocks`: (p,) after the batch."""
+    """A batch after its turns. `clocks`: (p,) after the batch. `flows`: by partition, what was done in each hour."""
 
     joined: Joined
     rules: Rules
     events: Events
     clocks: NDArray[np.int64]
     told: turns.Told
+    flows: list[NDArray[np.float64]]
 
 
 def work_through(joined: Joined, events: Events, rules: Rules, catalogue: Catalogue) -> Work:
@@ -136,7 +137,15 @@ def work_through(joined: Joined, events: Events, rules: Rules, catalogue: Catalo
     clocks = np.array([state.clock_ms for state in joined.states], np.int64)
     pace = turns.Pace(rules.clock_step_ms, rules.lateness_ms)
     turns.take_turns(joined.rows, events.rows, clocks, pace, (standing(catalogue, rules), catalogue.terms), told)
-    return Work(joined, rules, events, clocks, told)
+    return Work(joined, rules, events, clocks, told, flows_of(events, told))
+
+
+def flows_of(events: Events, told: turns.Told) -> list[NDArray[np.float64]]:
+    """What was done in each hour (h, 4), by partition; columns of `models.regime.CELL`."""
+    rows = events.rows
+    its = np.flatnonzero(~rows["is_touch"])
+    sizes = told.counted[:, turns.TRANSACTIONS].tolist()
+    return count_hours(rows["at_ms"][its], told.previous_at_ms[its], rows["usd"][its], sizes)
 
 
 def announce_changes(work: Work, catalogue: Catalogue) -> list[Announcement]:
@@ -229,14 +238,14 @@ def finish(
         until_ms=state.until_ms,
     )
     keys, rows = saved(work, share, wallets)
-    journals, pages = stored_journals(books, share, wallets)
+    journals, fees, spilled = stored_journals(books, share, wallets)
     new_codes = {name: after.codes.numbers[name] for name in after.codes.names[len(state.codes.names) :]}
     late = share.counted[turns.LATE_TRANSACTIONS], share.counted[turns.LATE_TOUCHES]
     learning = work.told.learning[share.learned]
-    flow = flow_of(work, share)
+    flow = work.flows[share.part]
     due = newly_due(state.wallets, wallets)
     return after, Effects(
-        keys, rows, journals, new_codes, cells, changes, rejected, learning, late, flow, due, taken, pages
+        keys, rows, journals, new_codes, cells, changes, rejected, learning, late, flow, due, taken, fees, spilled
     )
 
 
@@ -246,27 +255,29 @@ def newly_due(before: Wallets, after: Wallets) -> dict[bytes, int]:
     return {after.keys[place]: int(after.rows["due_s"][place]) for place in changed}
 
 
-def flow_of(work: Work, share: Share) -> NDArray[np.float64]:
-    """What was done in each hour (h, 4), columns of `models.regime.CELL`."""
-    events = work.events.rows
-    its = np.flatnonzero(~events["is_touch"][share.events]) + share.events.start
-    return count_hours(events["at_ms"][its], work.told.previous_at_ms[its], events["usd"][its])
-
-
 def wallets_after(work: Work, books: Books, share: Share) -> Wallets:
     """The wallets of the state as they are now; one without an accepted event is as it was."""
     rows = work.joined.rows[share.wallets]
-    rows["flags"][books.changed[share.wallets]] |= HAS_JOURNAL
+    rows["flags"][books.touched[share.wallets]] |= HAS_JOURNAL
+    rows["flags"][books.spilled[share.wallets] > 0] |= HAS_FEES
     return Wallets(work.joined.states[share.part].wallets.keys, rows, books.journals[share.wallets])
 
 
-def stored_journals(books: Books, share: Share, wallets: Wallets) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
-    """The journals that changed, as they are stored, and the pages."""
-    fees = on_page(wallets.rows).tolist()
-    changed, spilled = (np.flatnonzero(which[share.wallets]).tolist() for which in (books.changed, books.spilled))
-    journals = {wallets.keys[place]: without_page(wallets.journals[place], fees[place]) for place in changed}
-    pages = {wallets.keys[place]: page_of(wallets.journals[place], fees[place]) for place in spilled}
-    return journals, pages
+def stored_journals(
+    books: Books, share: Share, wallets: Wallets
+) -> tuple[dict[bytes, bytes], dict[bytes, bytes], dict[bytes, tuple[int, bytes]]]:
+    """Of the journals what is to be stored: touches that changed, all fees where some were cut off, else new fees."""
+    touched, cut, spilled = (which[share.wallets] for which in (books.touched, books.cut, books.spilled))
+    grown = np.flatnonzero((spilled > 0) & ~cut)
+    keys, journals = wallets.keys, wallets.journals
+    return (
+        {keys[place]: without_fees(journals[place]) for place in np.flatnonzero(touched).tolist()},
+        {keys[place]: fees_of(journals[place]) for place in np.flatnonzero(cut).tolist()},
+        {
+            keys[place]: newest_fees(journals[place], many)
+            for place, many in zip(grown.tolist(), spilled[grown].tolist(), strict=True)
+        },
+    )
 
 
 def saved(work: Work, share: Share, wallets: Wallets) -> tuple[list[bytes], NDArray[np.void]]:
@@ -281,7 +292,7 @@ def saved(work: Work, share: Share, wallets: Wallets) -> tuple[list[bytes], NDAr
 def totals_after(totals: Totals, work: Work, share: Share, beyond_memory: int) -> Totals:
     """What the partition has counted, with these events."""
     counted = share.counted
-    totals = shifted(totals, work.told.shifts[share.shifts].tolist() if counted[turns.SHIFTED] else ())
+    wallets, whales = recounted(totals, work.told.shifts[share.shifts].tolist() if counted[turns.SHIFTED] else ())
     return Totals(
         transactions=totals.transactions + counted[turns.TRANSACTIONS],
         touches=totals.touches + counted[turns.TOUCHES],
@@ -293,6 +304,6 @@ def totals_after(totals: Totals, work: Work, share: Share, beyond_memory: int) -
         segment_changes=totals.segment_changes + counted[turns.MOVED],
         wallets=totals.wallets + counted[turns.NEW],
         rejected=totals.rejected,
-        wallets_by_segment=totals.wallets_by_segment,
-        whales_by_segment=totals.whales_by_segment,
+        wallets_by_segment=wallets,
+        whales_by_segment=whales,
     )

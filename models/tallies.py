@@ -41,17 +41,31 @@ class Tally:
 def moved(totals: dict[int, int], left: dict[int, int], entered: dict[int, int]) -> dict[int, int]:
     """Totals with wallets taken out of where they `left` and put into what they `entered`; no zeros."""
     out = {n: totals.get(n, 0) - left.get(n, 0) + entered.get(n, 0) for n in {*totals, *left, *entered}}
-    return {number: wallets for number, wallets in sorted(out.items()) if wallets}
+    return _in_order(out)
 
 
 def shifted(totals: Totals, shifts: Sequence[Sequence[int]]) -> Totals:
-    """Totals after wallets are counted elsewhere. A shift: the segment and whale flag before, and those after."""
+    """Totals after wallets are counted elsewhere; `shifts` as `recounted` has them."""
+    wallets, whales = recounted(totals, shifts)
+    return replace(totals, wallets_by_segment=wallets, whales_by_segment=whales)
+
+
+def recounted(totals: Totals, shifts: Sequence[Sequence[int]]) -> tuple[dict[int, int], dict[int, int]]:
+    """Wallets and whales by segment after wallets are counted elsewhere; no zeros.
+
+    A shift: the segment and whale flag before, and those after.
+    """
     if not shifts:
-        return totals
-    left = Tally.of((segment, whale) for segment, whale, _, _ in shifts if segment != NEVER_SEEN)
-    entered = Tally.of((segment, whale) for _, _, segment, whale in shifts)
-    return replace(
-        totals,
-        wallets_by_segment=moved(totals.wallets_by_segment, left.wallets, entered.wallets),
-        whales_by_segment=moved(totals.whales_by_segment, left.whales, entered.whales),
-    )
+        return totals.wallets_by_segment, totals.whales_by_segment
+    wallets, whales = dict(totals.wallets_by_segment), dict(totals.whales_by_segment)
+    for left, was_whale, entered, is_whale in shifts:
+        if left != NEVER_SEEN:
+            wallets[left] = wallets.get(left, 0) - 1
+            whales[left] = whales.get(left, 0) - was_whale
+        wallets[entered] = wallets.get(entered, 0) + 1
+        whales[entered] = whales.get(entered, 0) + is_whale
+    return _in_order(wallets), _in_order(whales)
+
+
+def _in_order(counts: dict[int, int]) -> dict[int, int]:
+    return {number: count for number, count in sorted(counts.items()) if count}

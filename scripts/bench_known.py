@@ -24,7 +24,7 @@ CHARACTERS, EVENTS, DAYS = 4000, 100_000, 4
 USUAL = 10_000
 #: Wallets of one MSET.
 CHUNK = 1000
-#: A row and, if the wallet has them, its journal and its page, as Redis keeps them.
+#: A row and, if the wallet has them, its journal and its fees, as Redis keeps them.
 Stored = tuple[bytes, bytes | None, bytes | None]
 
 
@@ -57,7 +57,7 @@ def crowd(rules: Rules, characters: int = CHARACTERS, events: int = EVENTS) -> C
         overview, _ = observe(overview, [Digest(0, number, "0" * 16, clock_ms, rows)], rules)
     placed = Partition(overview.catalogue, rules).take(arrivals)
     keys = [b"w%d" % number for number in range(characters)]
-    known = [(placed.rows[key], placed.journals.get(key), placed.pages.get(key)) for key in keys if key in placed.rows]
+    known = [(placed.rows[key], placed.journals.get(key), placed.fees.get(key)) for key in keys if key in placed.rows]
     return Crowd(overview.catalogue, known, placed.codes)
 
 

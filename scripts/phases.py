@@ -125,7 +125,9 @@ class Bench:
             added = self.cells.added(effects.cells)
             encode_cells(added)
             self.cells.keep(effects.cells.names, added)
+            changed = self.cache.changed(lookup, effects.keys, effects.rows, b"{0}:w:")
             self.cache.keep(lookup, after.wallets)
+            self.cache.stored(changed)
         self.clock_ms, self.totals, self.codes = after.clock_ms, after.totals, after.codes
         self.lessons.append(Digest(0, len(self.lessons) + 1, "0" * 16, self.clock_ms, effects.learning))
 

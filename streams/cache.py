@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from models.journeys import unpack_journals, with_page
+from models.journeys import has_fees, unpack_journals, with_fees
+from models.layout import FEE_BYTES
+from models.patches import Stored, store, words_of
 from models.records import distinct_keys
-from models.rows import HAS_JOURNAL, ROW, on_page, unpack_rows
+from models.rows import HAS_FEES, HAS_JOURNAL, ROW, UnknownFormat, are_older, since_look, unpack_rows
 from models.state import Wallets
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from models.records import Records
 
 #: A row as it is moved: NumPy copies a structured one field by field, and this one in a fifth of the time.
@@ -22,6 +26,8 @@ _BYTES = np.dtype((np.void, ROW.itemsize))
 #: Rows are added in steps of this many; a partition with few wallets takes little memory.
 GROWTH = 4096
 NEVER = np.iinfo(np.int64).max
+#: As the bytes behind a stored row: there is no row that could be patched.
+NO_ROW = ROW.itemsize
 #: A wallet id has at most 128 characters; the record of a longer key is rejected and needs no wallet.
 LONGEST_KEY = 512
 
@@ -39,6 +45,14 @@ class Lookup:
     slots: NDArray[np.int64]
 
 
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Wallets as they are to be stored. `slots`: (k,) where the cache has them."""
+
+    stored: Stored
+    slots: NDArray[np.int64]
+
+
 class WalletCache:
     """At most `capacity` wallets, or those of one batch; when full, the least recently used quarter leaves.
 
@@ -52,6 +66,8 @@ class WalletCache:
         self._journals = np.zeros(0, np.object_)
         self._keys = np.zeros(0, np.object_)
         self._used = np.zeros(0, np.int64)
+        self._behind = np.zeros(0, np.int64)  # bytes of patches behind the stored row
+        self._old = np.zeros(0, np.bool_)  # whose row, journal and fees lie in Redis as an older version had them
         self._slots: dict[bytes, int] = {}
         self._free: list[int] = []
         self._turn = 0
@@ -76,19 +92,22 @@ class WalletCache:
         return Lookup(keys, wallet_of, missing, np.array(slots, np.int64))
 
     def admit(self, lookup: Lookup, stored: list[bytes | None]) -> tuple[list[bytes], list[bytes]]:
-        """Take the rows of the missing wallets, in their order; whose journals and whose pages are to be read too."""
+        """Take the rows of the missing wallets, in their order; whose journals and whose fees are to be read too."""
         self._make_room(lookup)
         if not lookup.missing:
             return [], []
         slots, rows = self._free[-len(lookup.missing) :], unpack_rows(stored)
         del self._free[-len(lookup.missing) :]
         self._rows[slots] = rows.view(_BYTES)
+        self._old[slots] = older = are_older(stored)
         self._keys[slots] = lookup.missing
+        behind = np.array([NO_ROW if row is None else len(row) - ROW.itemsize for row in stored])
+        self._behind[slots] = np.where(older, NO_ROW, behind)
         self._slots.update(zip(lookup.missing, slots, strict=True))
         lookup.slots[lookup.slots < 0] = slots
-        more = rows["flags"] & HAS_JOURNAL, on_page(rows)
-        with_journal, with_page = ([lookup.missing[i] for i in np.flatnonzero(has).tolist()] for has in more)
-        return with_journal, with_page
+        more = (rows["flags"] & has for has in (HAS_JOURNAL, HAS_FEES))
+        with_journal, with_fees = ([lookup.missing[i] for i in np.flatnonzero(has).tolist()] for has in more)
+        return with_journal, with_fees
 
     def admit_journals(self, keys: list[bytes], stored: list[bytes | None], codes: int) -> None:
         """Take the journals of these wallets; numbers of campaigns are below `codes`."""
@@ -96,16 +115,28 @@ class WalletCache:
         if len(there) < len(keys):
             gone = keys[stored.index(None)]
             raise LookupError(f"the journal of wallet {gone!r} is gone although its row says that it has one")
-        self._journals[[self._slots[key] for key in keys]] = unpack_journals(there, codes)
+        slots, journals = [self._slots[key] for key in keys], unpack_journals(there, codes)
+        self._journals[slots] = journals
+        for slot, journal in zip(slots, journals, strict=True):
+            if has_fees(journal):
+                self._admit_fees_of_old(slot)
 
-    def admit_pages(self, keys: list[bytes], stored: list[bytes | None]) -> None:
-        """Take the pages of these wallets; after their journals."""
+    def _admit_fees_of_old(self, slot: int) -> None:
+        """There are fees in a journal, as up to version 4: from now on its row says that the wallet has some."""
+        if not self._old[slot]:
+            raise UnknownFormat(f"a journal of wallet {self._keys[slot]!r} with fees, which lie elsewhere")
+        self._rows.view(ROW)["flags"][slot] |= HAS_FEES
+
+    def admit_fees(self, keys: list[bytes], stored: list[bytes | None]) -> None:
+        """Take the fees of these wallets; after their journals."""
         slots = [self._slots[key] for key in keys]
-        fees = on_page(self._rows[slots].view(ROW)).tolist()
-        for key, slot, page, many in zip(keys, slots, stored, fees, strict=True):
-            if page is None:
-                raise LookupError(f"the page of wallet {key!r} is gone although its row says that it has one")
-            self._journals[slot] = with_page(self._journals[slot], page, many)
+        of_old = since_look(self._rows[slots].view(ROW)).tolist()
+        for key, slot, packed, many in zip(keys, slots, stored, of_old, strict=True):
+            if packed is None:
+                raise LookupError(f"the fees of wallet {key!r} are gone although its row says that it has some")
+            if self._old[slot] and len(packed) != FEE_BYTES * many:  # those of its journal do not lie here
+                raise UnknownFormat(f"{len(packed)} bytes for {many} fees of wallet {key!r}")
+            self._journals[slot] = with_fees(self._journals[slot], packed)
 
     def copy(self, lookup: Lookup) -> tuple[Wallets, NDArray[np.int64]]:
         """Copies of a batch's wallets, and the wallet of each record."""
@@ -114,10 +145,25 @@ class WalletCache:
         self._used[slots] = self._turn
         return Wallets(lookup.keys, self._rows[slots].view(ROW), self._journals[slots].tolist()), lookup.wallet_of
 
+    def older(self, keys: Sequence[bytes]) -> list[bytes]:
+        """Those of these wallets, all of them here, that lie in Redis as an older version had them."""
+        return [key for key in keys if self._old[self._slots[key]]] if self._old.any() else []
+
+    def changed(self, lookup: Lookup, keys: list[bytes], rows: NDArray[np.void], prefix: bytes) -> Changed:
+        """How to store rows (k,) that a step made of some wallets of a batch, under keys that begin with `prefix`."""
+        slots = lookup.slots if keys is lookup.keys else np.array([self._slots[key] for key in keys], np.int64)
+        names = as_bytes(prefix), as_bytes(b"".join(keys)), np.cumsum(np.fromiter(map(len, keys), np.int64, len(keys)))
+        before = self._rows[slots].view(ROW)
+        return Changed(store(names, words_of(before), words_of(rows), self._behind[slots]), slots)
+
     def keep(self, lookup: Lookup, wallets: Wallets) -> None:
         """Take over what a step made of a batch's wallets, now that it is committed."""
         self._rows[lookup.slots] = wallets.rows.view(_BYTES)
         self._journals[lookup.slots] = wallets.journals
+
+    def stored(self, changed: Changed) -> None:
+        """Rows are stored as `changed` says, and all else of these wallets as today's version has it."""
+        self._behind[changed.slots], self._old[changed.slots] = changed.stored.behind, False
 
     def _make_room(self, lookup: Lookup) -> None:
         needed = len(lookup.missing)
@@ -130,8 +176,10 @@ class WalletCache:
         had = len(self._rows)
         self._rows = np.concatenate([self._rows, np.zeros(more, _BYTES)])
         self._used = np.concatenate([self._used, np.full(more, NEVER)])
+        self._old = np.concatenate([self._old, np.zeros(more, np.bool_)])
         self._journals = np.concatenate([self._journals, np.full(more, None)])
         self._keys = np.concatenate([self._keys, np.full(more, None)])
+        self._behind = np.concatenate([self._behind, np.full(more, NO_ROW)])
         self._free += range(had + more - 1, had - 1, -1)
 
     def _evict(self, lookup: Lookup) -> None:
@@ -146,3 +194,8 @@ class WalletCache:
             del self._slots[key]
         self._keys[leaving] = self._journals[leaving] = None
         self._free += leaving.tolist()
+
+
+def as_bytes(text: bytes) -> NDArray[np.uint8]:
+    """The same memory as an array."""
+    return np.frombuffer(text, np.uint8)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from models.cells import add_cells
 from models.counters import NUMBERS, decode_cell
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ class CellCache:
         self.capacity = capacity
         self._slots: dict[bytes, int] = {}
         self._numbers: NDArray[Any] = np.zeros((0, NUMBERS), np.int64)
+        # What was looked up last and where it is: of a batch the same is asked three times.
+        self._found: tuple[Sequence[bytes], NDArray[np.int64]] = (), np.zeros(0, np.int64)
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -33,7 +36,12 @@ class CellCache:
         """Which of the cells have to be read and admitted first."""
         if len(self) > self.capacity:
             self._slots.clear()
-        return [name for name in names if name not in self._slots]
+        slots = list(map(self._slots.get, names))
+        if None in slots:
+            self._found = (), np.zeros(0, np.int64)
+            return [name for name, slot in zip(names, slots, strict=True) if slot is None]
+        self._found = names, np.array(slots, np.int64)
+        return []
 
     def admit(self, names: Sequence[bytes], stored: Sequence[bytes | None]) -> None:
         """Take the missing cells, as they are stored. Raises `ValueError` for what is no cell."""
@@ -45,12 +53,12 @@ class CellCache:
 
     def added(self, deltas: CellDeltas) -> NDArray[Any]:
         """What the cells of a batch will be (m, 11); all of them have been admitted."""
-        known, more = self._numbers[self._slots_of(deltas.names)], deltas.deltas
-        sums = known + more
-        # A sum has wrapped around, and only then, if its sign is that of neither of its parts.
-        if ((known ^ sums) & (more ^ sums)).min(initial=0) < 0:
-            return np.asarray(known.astype(np.object_) + more)
-        return sums
+        slots, more = self._slots_of(deltas.names), deltas.deltas
+        if self._numbers.dtype == more.dtype == np.int64:
+            sums = more.copy()
+            if add_cells(self._numbers, slots, sums):
+                return sums
+        return np.asarray(self._numbers[slots].astype(np.object_) + more)
 
     def keep(self, names: Sequence[bytes], numbers: NDArray[Any]) -> None:
         """Take the cells as they are now."""
@@ -60,5 +68,7 @@ class CellCache:
             self._numbers = self._numbers.astype(np.object_)
         self._numbers[self._slots_of(names)] = numbers
 
-    def _slots_of(self, names: Sequence[bytes]) -> list[int]:
-        return [self._slots[name] for name in names]
+    def _slots_of(self, names: Sequence[bytes]) -> NDArray[np.int64]:
+        if names is not self._found[0]:
+            self._found = names, np.array([self._slots[name] for name in names], np.int64)
+        return self._found[1]

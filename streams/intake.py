@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from models.merging import weave, woven
 from models.records import NO_RECORDS, Records
@@ -109,7 +110,8 @@ class Lane:
         self.batches: deque[Arrived] = deque()
         self.size = 0
         self.empty_since = now.monotonic_s
-        self._at = 0  # first record of batches[0] not yet taken
+        self._at = self._left = 0  # of batches[0]: its first record not yet taken, not yet told by `dropped`
+        self._parts: list[Records] = []  # of arrivals before that, not yet told
 
     def put(self, batch: Arrived) -> None:
         """Those received already are left out. Raises `Refused` when records are missing, or offsets go back."""
@@ -131,31 +133,44 @@ class Lane:
         return int(self.batches[0].records.rows["timestamp"][self._at])
 
     @property
-    def window(self) -> Records:
-        """The next records, all of one arrival; none if none is here."""
+    def window(self) -> NDArray[np.void]:
+        """The next records, all of one arrival, as rows of `RECORD`; none if none is here."""
         if not self.batches:
-            return NO_RECORDS
-        arrival = self.batches[0].records
-        return arrival[self._at :] if self._at else arrival
+            return NO_RECORDS.rows
+        rows = self.batches[0].records.rows
+        return rows[self._at :] if self._at else rows
 
     def drop(self, records: int, now: Now) -> None:
         """So many of the window have been taken."""
         self._at += records
         self.size -= records
         if self._at == len(self.batches[0].records):
+            self._leave()
             self.batches.popleft()
-            self._at = 0
+            self._at = self._left = 0
             if not self.batches:
                 self.empty_since = now.monotonic_s
 
+    def dropped(self) -> list[Records]:
+        """What has been taken since the last call, in parts: one of each arrival, all of it if that may be."""
+        if self._at > self._left:
+            self._leave()
+        parts, self._parts = self._parts, []
+        return parts
+
+    def _leave(self) -> None:
+        """What has been taken of the first arrival becomes a part."""
+        records, begin = self.batches[0].records, self._left
+        self._parts.append(records[begin : self._at] if begin or self._at < len(records) else records)
+        self._left = self._at
+
 
 class Draft:
-    """A batch of one or two lanes on its way: what it has, and what it can still take, records and bytes of them."""
+    """A batch of two lanes on its way: what it has, and what it can still take, records and bytes of them."""
 
-    def __init__(self, lanes: Sequence[Lane], records: int, size: int = BATCH_BYTES) -> None:
-        """`lanes`: in the order in which equal timestamps go."""
-        self._lanes = lanes
-        self._parts: tuple[list[Records], list[Records]] = [], []
+    def __init__(self, first: Lane, second: Lane, records: int, size: int = BATCH_BYTES) -> None:
+        """The lanes are in the order in which equal timestamps go."""
+        self._first, self._second = first, second
         self._most, self._size, self._taken = records, size, 0
         self._order = np.empty(records, np.uint8)
 
@@ -166,26 +181,28 @@ class Draft:
     def has_room(self) -> bool:
         return self._taken < self._most and self._size > 0
 
-    def fill(self, until: float, now: Now) -> None:
-        """The records of the lanes' windows as far as their order is settled and before `until` (epoch ms).
+    def fill(self, until: float, now: Now) -> int:
+        """Take the records of the windows as far as their order is settled and before `until` (epoch ms); how many.
 
         It is settled until one window is used up; a lane without records does not count.
         """
-        windows = [lane.window for lane in self._lanes]
-        room, second = (self._most - self._taken, self._size), windows[1] if len(windows) > 1 else NO_RECORDS
-        *counts, size = weave(windows[0].rows, second.rows, float(until), room, self._order[self._taken :])
-        for lane, parts, window, many in zip(self._lanes, self._parts, windows, counts, strict=False):
-            if many:
-                parts.append(window[:many])
-                lane.drop(many, now)
-        self._taken += sum(counts)
+        first, second, room = self._first, self._second, (self._most - self._taken, self._size)
+        of_first, of_second, size = weave(first.window, second.window, float(until), room, self._order[self._taken :])
+        if of_first:
+            first.drop(of_first, now)
+        if of_second:
+            second.drop(of_second, now)
+        self._taken += of_first + of_second
         self._size -= size
+        return of_first + of_second
 
     def taken(self, wait_s: float) -> Taken:
         """All of it; `wait_s` as `Taken` has it."""
-        order = self._order[: self._taken]
-        numbers = bytes([lane.number for lane in self._lanes]).ljust(256)
-        return Taken(woven(self._parts[0], self._parts[1], order), order.tobytes().translate(numbers), wait_s)
+        if not self._taken:
+            return Taken(NO_RECORDS, b"", wait_s)
+        first, second, order = self._first, self._second, self._order[: self._taken]
+        numbers = bytes((first.number, second.number)).ljust(256)
+        return Taken(woven(first.dropped(), second.dropped(), order), order.tobytes().translate(numbers), wait_s)
 
 
 class Alone:
@@ -193,9 +210,11 @@ class Alone:
 
     def __init__(self, lane: Lane) -> None:
         self.lanes = (lane,)
+        self._nothing = Lane(lane.number, 0, clock())
 
     def take(self, limit: int, now: Now, span_ms: float = math.inf) -> Taken:  # noqa: ARG002 - as Merge has it
-        (lane,), draft = self.lanes, Draft(self.lanes, limit)
+        (lane,) = self.lanes
+        draft = Draft(lane, self._nothing, limit)
         while draft.has_room and lane.batches:
             draft.fill(math.inf, now)
         return draft.taken(NOTHING_HERE_S)
@@ -214,23 +233,29 @@ class Merge:
     def take(self, limit: int, now: Now, span_ms: float = math.inf) -> Taken:
         """At most `limit` records whose order is settled; of history, at most `span_ms` of record time."""
         transactions, touches = self.lanes
-        draft, wait, until = Draft((touches, transactions), limit), 0.0, math.inf
+        draft, wait, until = Draft(touches, transactions, limit), 0.0, math.inf
         while draft.has_room:
-            full = [lane for lane in (touches, transactions) if lane.batches]
-            if not full:
-                wait = NOTHING_HERE_S
-                break
-            if len(full) == 1:
-                wait = self._patience(full[0], transactions if full[0] is touches else touches, now)
+            if not (transactions.batches and touches.batches):
+                wait = self._wait(now)
                 if wait > 0:
                     break
-            head_at = min([lane.head_at for lane in full])
-            if not draft and head_at < now.wall_ms - CATCHING_UP_MS:
-                until = head_at + span_ms
-            if head_at >= until:
+            if not draft:
+                until = self._until(now, span_ms)
+            if not draft.fill(until, now):
                 break
-            draft.fill(until, now)
         return draft.taken(wait)
+
+    def _until(self, now: Now, span_ms: float) -> float:
+        """Where a batch that begins with what is here has to end: that of live traffic nowhere."""
+        head_at = min([lane.head_at for lane in self.lanes if lane.batches])
+        return head_at + span_ms if head_at < now.wall_ms - CATCHING_UP_MS else math.inf
+
+    def _wait(self, now: Now) -> float:
+        """Seconds to wait, 0 or less for none, where one lane at least is empty."""
+        transactions, touches = self.lanes
+        if transactions.batches:
+            return self._patience(transactions, touches, now)
+        return self._patience(touches, transactions, now) if touches.batches else NOTHING_HERE_S
 
     def _patience(self, full: Lane, empty: Lane, now: Now) -> float:
         """Seconds the empty lane may still use to bring something that belongs before the head of the full one."""

@@ -47,7 +47,9 @@ class Lessons:
         self.waits = 0
         self._partition, self._topic, self._watch = partition, topic, watch
         self._rows: list[NDArray[np.float32]] = []
+        self._many = 0  # rows in these
         self._hours = HourlyTotals()
+        self._flows = [NO_FLOW]  # of commits, not yet added to the hours, which costs more than to wait
         self._sent, self._sent_s = 0, time.monotonic()
         self._deaf_at = -1  # what the overview had heard when a wait for it was given up
 
@@ -59,14 +61,13 @@ class Lessons:
         `learning`: float32 (n, 16), the rows of this commit. `ahead`: whether the partition will wait for the overview.
         `flow`: float64 (h, 4), what this commit adds to the hours.
         """
-        rows = [*self._rows, learning] if len(learning) else self._rows
-        many, waited_s = sum(map(len, rows)) >= DIGEST_ROWS, time.monotonic() - self._sent_s
-        untold = self._hours.untold_with(flow) < math.inf
-        due = (rows and (many or waited_s >= DIGEST_S)) or (untold and waited_s >= FLOW_S)
-        if not (due or ahead):
+        many, waited_s = self._many + len(learning), time.monotonic() - self._sent_s
+        due = many >= DIGEST_ROWS or (many and waited_s >= DIGEST_S)
+        untold = len(flow) or len(self._flows) > 1
+        if not (due or (untold and waited_s >= FLOW_S) or ahead):
             return None
-        together = np.concatenate(rows) if rows else NO_ROWS
-        told = self._hours.plus(flow).to_tell()
+        together = np.concatenate((NO_ROWS, *self._rows, learning))
+        told = self._hours.plus(np.concatenate((*self._flows, flow))).to_tell()
         digest = Digest(self._partition, mark.number, mark.nonce, mark.clock_ms, together, told)
         return Message(self._topic, str(self._partition).encode(), digest.pack())
 
@@ -74,12 +75,16 @@ class Lessons:
         self, mark: Mark, learning: NDArray[np.float32], *, sent: bool, flow: NDArray[np.float64] = NO_FLOW
     ) -> None:
         """The commit succeeded: its rows and hours are under way, or wait for the next digest."""
-        self._hours = self._hours.plus(flow)
+        if len(flow):
+            self._flows.append(flow)
         if sent:
-            self._rows, self._hours = [], self._hours.all_told()
+            self._hours = self._hours.plus(np.concatenate(self._flows)).all_told()
+            self._flows = [NO_FLOW]
+            self._rows, self._many = [], 0
             self._sent, self._sent_s = mark.number, time.monotonic()
         elif len(learning):
             self._rows.append(learning)
+            self._many += len(learning)
 
     @property
     def span_ms(self) -> float:

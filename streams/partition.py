@@ -8,6 +8,7 @@ The rules of this file:
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -16,8 +17,8 @@ import structlog
 
 from models.cells import encode_cells
 from models.counters import Codes
+from models.effects import with_whole
 from models.lifecycle import NEVER_MS
-from models.rows import as_stored
 from models.state import Batch, State, Totals
 from models.sweep import sweep
 from streams.announce import Message, quarantine
@@ -25,11 +26,11 @@ from streams.cache import WalletCache
 from streams.cells import CellCache
 from streams.errors import Refused, readable
 from streams.intake import next_offsets
-from streams.ledger import Writes
+from streams.ledger import Words, Writes, tag
 from streams.lessons import NO_ROWS, Lessons
 from streams.steps import Steps
 from streams.sweeping import PAGE, Horizon, first_page
-from streams.tally import Tally
+from streams.tally import Tally, phases_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,12 +42,13 @@ if TYPE_CHECKING:
     from models.rules import Rules
     from models.segments import Catalogue
     from models.state import Wallets
-    from streams.cache import Lookup
+    from streams.cache import Changed, Lookup
     from streams.catalogue import CatalogueWatch
     from streams.intake import Inbox, Taken
     from streams.ledger import Ledger, Mark
     from streams.settings import Settings
     from streams.sweeping import Page
+    from streams.tally import Times
     from streams.tenure import Tenure
 
 #: ROI cells remembered; beyond it all are forgotten and read again as they are needed.
@@ -76,12 +78,14 @@ class Partition:
 
     def __init__(self, number: int, tenure: Tenure, inbox: Inbox, around: Surroundings, cache_wallets: int) -> None:
         self.number, self.inbox = number, inbox
+        self._row_prefix = tag(number) + b"w:"
         self._tenure, self._around = tenure, around
         self._cache = WalletCache(cache_wallets)
         self._totals, self._codes = Totals(), Codes()
         self._cells = CellCache(CELLS_KEPT)
         self._horizon = Horizon()
         self._loading = False
+        self._tells = log.is_enabled_for(logging.DEBUG)  # asked here, as structlog makes a logger for every question
         self._lessons = Lessons(number, around.settings.digests_topic, around.watch)
 
     async def run(self) -> None:
@@ -153,11 +157,13 @@ class Partition:
         mark, newest_ms = asked
         cells = await self._count(effects)  # 3. the counters, absolute
         messages = self._messages(mark, newest_ms, effects)
-        writes, began = _writes(state, effects, cells), time.perf_counter()
+        effects = self._renewed(state, effects)
+        changed = self._cache.changed(lookup, effects.keys, effects.rows, self._row_prefix)
+        writes, began = _writes(state, effects, cells, changed), time.perf_counter()
         await self._tenure.commit(mark, writes, messages)  # 4. all of it, or nothing
         committed = time.perf_counter()
         self._around.tally.commits.note(committed - began)
-        self._remember(lookup, state)  # 5. what is in Redis now
+        self._remember(lookup, state, changed)  # 5. what is in Redis now
         self._cells.keep(effects.cells.names, cells)
         self._horizon.queued(effects.due)
         self._lessons.committed(mark, effects.learning, sent=self._has_digest(messages), flow=effects.flow)
@@ -204,12 +210,12 @@ class Partition:
         ledger = self._around.ledger
         rows = await ledger.read(self.number, b"w", lookup.missing)
         with readable(self.number):
-            with_journal, with_page = self._cache.admit(lookup, rows)
-        more = [b"j:" + key for key in with_journal] + [b"f:" + key for key in with_page]
+            with_journal, with_fees = self._cache.admit(lookup, rows)
+        more = [b"j:" + key for key in with_journal] + [b"f:" + key for key in with_fees]
         found = await ledger.read_strings(self.number, *more)
         with readable(self.number):
             self._cache.admit_journals(with_journal, found[: len(with_journal)], len(self._codes.names))
-            self._cache.admit_pages(with_page, found[len(with_journal) :])
+            self._cache.admit_fees(with_fees, found[len(with_journal) :])
 
     async def _step(self, taken: Taken, lookup: Lookup) -> tuple[State, Effects, Catalogue]:
         wallets, wallet_of = self._cache.copy(lookup)
@@ -229,6 +235,11 @@ class Partition:
             self._cells.admit(missing, await self._around.ledger.read_fields(self.number, b"roi", missing))
         return self._cells.added(effects.cells)
 
+    def _renewed(self, state: State, effects: Effects) -> Effects:
+        """The same, with all that is stored of wallets that lie in Redis as an older version had them."""
+        older = self._cache.older(effects.keys)
+        return with_whole(effects, state.wallets, frozenset(older)) if older else effects
+
     def _messages(self, mark: Mark, newest_ms: int, effects: Effects) -> list[Message]:
         settings = self._around.settings
         changes = [Message(settings.changes_topic, each.key, each.value, each.headers) for each in effects.changes]
@@ -245,13 +256,17 @@ class Partition:
     def _has_digest(self, messages: Sequence[Message]) -> bool:
         return bool(messages) and messages[-1].topic == self._around.settings.digests_topic
 
-    def _remember(self, lookup: Lookup, state: State) -> None:
+    def _remember(self, lookup: Lookup, state: State, changed: Changed) -> None:
         self._cache.keep(lookup, state.wallets)
+        self._cache.stored(changed)
         self._totals, self._codes = state.totals, state.codes
 
-    def _tell(self, taken: Taken, effects: Effects, times: tuple[float, ...]) -> None:
+    def _tell(self, taken: Taken, effects: Effects, times: Times) -> None:
         """The one line of a batch. `times`: when its four phases began, and the end of the last."""
-        took, mark = self._around.tally.took(times), self._tenure.mark
+        self._around.tally.took(times)
+        if not self._tells:
+            return
+        mark = self._tenure.mark
         log.debug(
             "batch",
             partition=self.number,
@@ -262,7 +277,7 @@ class Partition:
             changes=len(effects.changes),
             rejected=len(effects.rejected),
             catalogue=mark.catalogue[0],
-            **took,
+            **phases_of(times),
         )
 
     async def _keep_pace(self, taken: Taken) -> None:
@@ -286,12 +301,15 @@ class Partition:
         await self._tenure.announce(messages)
 
 
-def _writes(state: State, effects: Effects, cells: NDArray[Any]) -> Writes:
-    """Everything a batch changes, as Redis stores it; every value absolute."""
+def _writes(state: State, effects: Effects, cells: NDArray[Any], changed: Changed) -> Writes:
+    """Everything a batch changes, as Redis stores it; every value absolute, or absolute what is in its place in one."""
     strings = {b"j:" + key: journal for key, journal in effects.journals.items()}
-    strings |= {b"f:" + key: page for key, page in effects.pages.items()}
+    strings |= {b"f:" + key: fees for key, fees in effects.fees.items()}
+    parts = {b"f:" + key: part for key, part in effects.spilled.items()}
     strings[b"totals"] = state.totals.to_json()
     hashes = {b"roi": dict(zip(effects.cells.names, encode_cells(cells), strict=True))} if len(cells) else {}
     if effects.codes:
         hashes[b"codes"] = {name: b"%d" % code for name, code in effects.codes.items()}
-    return Writes(strings, hashes, effects.keys, as_stored(effects.rows), effects.due)
+    rows = changed.stored
+    whole, patches = Words(2 * rows.wholes, rows.whole.data), Words(3 * rows.patched, rows.parts.data)
+    return Writes(strings, hashes, effects.due, parts, whole, patches)

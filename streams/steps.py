@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 #: nobody when so many records are there, and takes so many at most.
 COMPANY_S = 0.008
 ENOUGH, MOST = 500, 4000
-#: What a step made is handed to partitions of so many records in one turn of the loop, then others have theirs: what
-#: twelve partitions do with it takes longer than all else, and an arrival needs five turns on its way to a partition.
-HANDED = 100
+#: What a step made is handed to partitions of so many records in one turn of the loop, so that their commits travel as
+#: one, and Redis waits for its disk once; then others have their turn. An arrival needs five on its way to a partition.
+HANDED = 1000
 
 
 class Member(Protocol):

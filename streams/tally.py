@@ -9,7 +9,7 @@ from bisect import bisect_left
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from models.state import TOUCHES, TRANSACTIONS
 
@@ -25,6 +25,15 @@ RECORDS = (1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
 #: What a line in the log says of its second.
 TOLD = ("records", "batches", "changes", "rejected", "missed_wallets", "waits")
 PHASES = ("load_s", "step_s", "commit_s", "announce_s")
+
+
+#: When each phase of a batch began, and when the last ended.
+Times: TypeAlias = tuple[float, float, float, float, float]
+
+
+def phases_of(times: Times) -> dict[str, float]:
+    """How long each phase took, by its name."""
+    return {name: end - begin for name, (begin, end) in zip(PHASES, pairwise(times), strict=True)}
 
 
 class Spread:
@@ -78,30 +87,34 @@ class Tally:
         self.changes += len(effects.changes)
         self.rejected += len(effects.rejected)
         self.beyond_memory += after.beyond_memory - before.beyond_memory
-        refused = [each.lane for each in effects.rejected]
         accepted = after.transactions - before.transactions, after.touches - before.touches
         for lane in (TRANSACTIONS, TOUCHES):
-            rejected, late = refused.count(lane), effects.late[lane]
+            late = effects.late[lane]
             self.events[lane, ACCEPTED] += accepted[lane] - late
             self.events[lane, LATE] += late
-            self.events[lane, REJECTED] += rejected
-            self.events[lane, DUPLICATE] += lanes.count(lane) - accepted[lane] - rejected
-        self.reasons.update(each.reason for each in effects.rejected)
-        self.moves.update((each.status, each.origin) for each in effects.changes)
+            self.events[lane, DUPLICATE] += lanes.count(lane) - accepted[lane]
+        for refused in effects.rejected:
+            self.events[refused.lane, DUPLICATE] -= 1
+            self.events[refused.lane, REJECTED] += 1
+            self.reasons[refused.reason] += 1
+        self._count_moves(effects)
 
     def swept(self, effects: Effects) -> None:
         """Count a sweep: it has no records."""
         self.changes += len(effects.changes)
-        self.moves.update((each.status, each.origin) for each in effects.changes)
+        self._count_moves(effects)
 
-    def took(self, times: tuple[float, ...]) -> dict[str, float]:
-        """Add what the phases of a batch took, and say it. `times`: when each of the four began, and the end."""
-        phases = {name: end - begin for name, (begin, end) in zip(PHASES, pairwise(times), strict=True)}
-        self.load_s += phases["load_s"]
-        self.step_s += phases["step_s"]
-        self.commit_s += phases["commit_s"]
-        self.announce_s += phases["announce_s"]
-        return phases
+    def _count_moves(self, effects: Effects) -> None:
+        for each in effects.changes:
+            self.moves[each.status, each.origin] += 1
+
+    def took(self, times: Times) -> None:
+        """Add what the phases of a batch took."""
+        began, loaded, stepped, committed, ended = times
+        self.load_s += loaded - began
+        self.step_s += stepped - loaded
+        self.commit_s += committed - stepped
+        self.announce_s += ended - committed
 
     def told(self) -> dict[str, float]:
         """The numbers a line in the log is about."""

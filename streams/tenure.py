@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from streams.announce import Message, Outbox, pack, unpack
-from streams.ledger import Writes, foreign
+from streams.ledger import Mark, Writes, foreign
 
 if TYPE_CHECKING:
     from streams.errors import Foreign
-    from streams.ledger import Ledger, Mark
+    from streams.ledger import Ledger
 
 
 def nonce() -> str:
@@ -43,13 +42,16 @@ class Tenure:
         self, offsets: tuple[int, ...], clock_ms: int | None = None, catalogue: tuple[int, str] | None = None
     ) -> Mark:
         """The mark of the next commit."""
-        return replace(
-            self.mark,
-            number=self.mark.number + 1,
+        mark = self.mark
+        return Mark(
+            number=mark.number + 1,
             offsets=offsets,
+            topics=mark.topics,
+            partitions=mark.partitions,
             nonce=nonce(),
-            clock_ms=self.mark.clock_ms if clock_ms is None else clock_ms,
-            catalogue=self.mark.catalogue if catalogue is None else catalogue,
+            catalogue=mark.catalogue if catalogue is None else catalogue,
+            clock_ms=mark.clock_ms if clock_ms is None else clock_ms,
+            moving_to=mark.moving_to,
         )
 
     async def commit(self, mark: Mark, writes: Writes, messages: Sequence[Message]) -> None:

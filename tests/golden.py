@@ -14,9 +14,9 @@ import numpy as np
 
 from models.arrivals import JURISDICTION
 from models.features import row_features
-from models.journeys import fees_of, touches_of, unpack_journal, with_page
+from models.journeys import fees_of, touches_of, unpack_journal, with_fees
 from models.layout import FEE
-from models.rows import FEATURES, FEES, ON_PAGE, SEGMENTS, on_page, unpack_rows
+from models.rows import FEATURES, FEES, HAS_FEES, SEGMENTS, SINCE_LOOK, unpack_rows
 from models.rules import DAY_MS
 from models.segments import Catalogue, Segment
 from models.state import TOUCHES, TRANSACTIONS
@@ -24,10 +24,10 @@ from tests.partition import NOON_MS, Arrival, Partition, encoded, numbered, touc
 
 FOLDER = Path(__file__).parent / "golden"
 #: Number of each file -> the version of its rows; the last is of today.
-FILES = {1: 1, 2: 2, 3: 3, 4: 3, 5: 4}
+FILES = {1: 1, 2: 2, 3: 3, 4: 3, 5: 4, 6: 5}
 LATEST = max(FILES)
 MINUTE_MS = 60_000
-#: Eleven fees within an hour: four stay in the row, the others wait for late touches, on the page or in the journal.
+#: Eleven fees within an hour: four stay in the row, the others wait for late touches.
 BUSY = ("spot-1", "perp-1", "mover")
 #: The largest number of a segment that the first layout could hold.
 LARGE = 8191
@@ -119,9 +119,7 @@ class Golden:
         found.journals = {
             name.encode(): bytes.fromhex(one["journal"]) for name, one in self.wallets.items() if one["journal"]
         }
-        found.pages = {
-            name.encode(): bytes.fromhex(one["page"]) for name, one in self.wallets.items() if one.get("page")
-        }
+        found.fees = {name.encode(): beside for name, one in self.wallets.items() if (beside := fees_beside(one))}
         for name in ("cells", "codes"):
             setattr(found, name, {key.encode(): value.encode() for key, value in self.content[name].items()})
         found.totals, found.clock_ms = self.content["totals"].encode(), self.content["clock_ms"]
@@ -129,12 +127,17 @@ class Golden:
         return found
 
 
-def meaning(row: bytes, journal: bytes | None, page: bytes | None) -> dict[str, Any]:
-    """What a stored wallet says, whatever its layout."""
+def fees_beside(one: dict[str, Any]) -> bytes:
+    """Of a wallet in a file, the fees beside its journal: all that have spilled, or in version 4 those of its page."""
+    return bytes.fromhex(one.get("spilled", one.get("page", "")))
+
+
+def meaning(row: bytes, journal: bytes | None, beside: bytes | None) -> dict[str, Any]:
+    """What a stored wallet says, whatever its layout. `beside`: its fees that are not in its journal."""
     unpacked = unpack_rows([row])
     kept = unpack_journal(journal) if journal else None
-    if on_page(unpacked)[0]:
-        kept = with_page(kept, page or b"", int(on_page(unpacked)[0]))
+    if unpacked["flags"][0] & HAS_FEES:
+        kept = with_fees(kept, beside or b"")
     spilled = list(FEE.iter_unpack(fees_of(kept))) if kept else []
     newest = unpacked["recent_fees"][0]
     fees = int(unpacked["fees"][0])
@@ -143,7 +146,7 @@ def meaning(row: bytes, journal: bytes | None, page: bytes | None) -> dict[str, 
         "features": row_features(unpacked)[0].tolist(),
         "segment": int(unpacked["segment"][0]),
         "sequence": int(unpacked["sequence"][0]),
-        "flags": int(unpacked["flags"][0]) & ~ON_PAGE,
+        "flags": int(unpacked["flags"][0]) & ~(SINCE_LOOK | HAS_FEES),
         "jurisdiction": JURISDICTION[int(unpacked["jurisdiction"][0])] or "",
         "fees": [[packed // SEGMENTS, fee, packed % SEGMENTS] for packed, fee in [*spilled, *recent]],
         "touches": [[each.occurred_at_ms, each.event_id.decode(), each.code] for each in touches_of(kept)]
@@ -170,8 +173,8 @@ def main() -> None:
             name.decode(): {
                 "row": row.hex(),
                 "journal": told.journals[name].hex() if name in told.journals else "",
-                "page": told.pages[name].hex() if name in told.pages else "",
-                **meaning(row, told.journals.get(name), told.pages.get(name)),
+                "spilled": told.fees[name].hex() if name in told.fees else "",
+                **meaning(row, told.journals.get(name), told.fees.get(name)),
             }
             for name, row in sorted(told.rows.items())
         },

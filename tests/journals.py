@@ -19,9 +19,9 @@ from models.arrivals import EVENT
 from models.attribution import Books, credit
 from models.columns import Events
 from models.counters import EMPTY_CELL, RULES, Codes, campaign_field
-from models.journeys import DECAY, JOURNAL_VERSION, Journal, Touched, unpack_journal
+from models.journeys import DECAY, EMPTY_JOURNAL, JOURNAL_VERSION, Journal, Touched, unpack_journal
 from models.layout import FEE, HEAD, TOUCH
-from models.rows import FEES, PAGE, SEGMENTS, blank_rows
+from models.rows import FEES, HAS_FEES, HAS_JOURNAL, LOOK_EVERY, SEGMENTS, blank_rows, since_look, unpack_rows
 from models.rules import HOUR_MS, Rules
 
 MILLION = 1_000_000
@@ -65,6 +65,20 @@ def as_stored(touched: Sequence[Touched], fees: Sequence[tuple[int, int]]) -> by
     return head + entries + b"".join(FEE.pack(*fee) for fee in fees)
 
 
+#: What version 4 left in `f` when its page was turned; nobody may take it for fees.
+STALE = FEE.pack(7 * SEGMENTS, 7) * 15
+
+
+def as_version_4(row: bytes, journal: bytes | None, fees: bytes | None) -> tuple[bytes, bytes | None, bytes | None]:
+    """A wallet stored today, as version 4 stored it: new fees on a page of at most 15, those before in the journal."""
+    read, fees = unpack_rows([row]), fees or b""
+    paged = int(since_look(read)[0])
+    turned, page = fees[: len(fees) - FEE.size * paged], fees[len(fees) - FEE.size * paged :]
+    read["version"], read["flags"] = 4, read["flags"] & (0xFFFF ^ HAS_FEES) | (HAS_JOURNAL if turned else 0)
+    in_journal = (journal or EMPTY_JOURNAL) + turned if journal or turned else None
+    return read.tobytes(), in_journal, page or (STALE if turned else None)
+
+
 # ------------------------------------------------------------------ the books of one wallet
 
 
@@ -91,7 +105,7 @@ class Plainly:
     touched: list[Touched] = field(default_factory=list)
     spilled: list[tuple[int, int]] = field(default_factory=list)
     stored: list[tuple[int, int]] = field(default_factory=list)
-    on_page: int = 0
+    since_look: int = 0
     recent: list[tuple[int, int]] = field(default_factory=list)
     cells: dict[tuple[int, int], list[int]] = field(default_factory=lambda: defaultdict(lambda: [0] * 11))
     has_journal: bool = False
@@ -153,9 +167,9 @@ class Plainly:
                 if len(self.spilled) > self.rules.fees_kept - FEES:
                     self.spilled.pop(0)
                     self.lost += 1
-                self.stored, self.on_page = [*self.stored, leaving], self.on_page + 1
-                if self.on_page == PAGE:
-                    self.stored, self.on_page = list(self.spilled), 0
+                self.stored, self.since_look = [*self.stored, leaving], self.since_look + 1
+                if self.since_look == LOOK_EVERY:
+                    self.stored, self.since_look = list(self.spilled), 0
 
     def numbers(self) -> dict[tuple[int, int], list[int]]:
         return {key: cell for key, cell in self.cells.items() if any(cell)}

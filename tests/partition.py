@@ -15,17 +15,18 @@ from numpy.typing import NDArray
 
 from models.cells import encode_cells
 from models.counters import EMPTY_CELL, Cell, CellDeltas, Codes, decode_cell
-from models.effects import Announcement, Effects, Quarantined
+from models.effects import Announcement, Effects, Quarantined, with_whole
 from models.records import Record, records_of
-from models.rows import SLOTS
+from models.rows import ROW_VERSION, SLOTS, unpack_rows
 from models.rules import DAY_MS, HOUR_MS, Rules
 from models.segments import EMPTY_CATALOGUE, Catalogue, Segment
-from models.state import TOUCHES, TRANSACTIONS, Batch, State, Totals
+from models.state import TOUCHES, TRANSACTIONS, Batch, State, Totals, Wallets
 from models.step import step
 from models.sweep import sweep
-from streams.cache import Lookup, WalletCache
+from streams.cache import Changed, Lookup, WalletCache
 from streams.cells import CellCache
 from streams.sweeping import Agenda, Horizon
+from tests.commands import written
 
 #: A record as it arrives: the lane it came from, and itself.
 Arrival = tuple[int, Record]
@@ -39,9 +40,11 @@ class Partition:
     def __init__(self, catalogue: Catalogue = EMPTY_CATALOGUE, rules: Rules = RULES, capacity: int = 100_000) -> None:
         self.catalogue, self.rules, self.capacity = catalogue, rules, capacity
         self.number = 0
-        self.rows: dict[bytes, bytes] = {}
+        self.rows: dict[bytes, bytes] = {}  # as they are, however they are stored
+        self.whole: dict[bytes, bytes] = {}
+        self.behind: dict[bytes, bytes] = {}
         self.journals: dict[bytes, bytes] = {}
-        self.pages: dict[bytes, bytes] = {}
+        self.fees: dict[bytes, bytes] = {}
         self.cells: dict[bytes, bytes] = {}
         self.codes: dict[bytes, bytes] = {}
         self.totals: bytes | None = None
@@ -104,18 +107,28 @@ class Partition:
     def _state(self, lookup: Lookup) -> State:
         """What a step may read; wallets that the cache lacks come from the store."""
         if lookup.missing:
-            with_journal, with_page = self.cache.admit(lookup, [self.rows.get(key) for key in lookup.missing])
+            with_journal, with_fees = self.cache.admit(lookup, [self.row(key) for key in lookup.missing])
             journals = [self.journals.get(key) for key in with_journal]
             self.cache.admit_journals(with_journal, journals, len(self.known[1].names))
-            self.cache.admit_pages(with_page, [self.pages.get(key) for key in with_page])
+            self.cache.admit_fees(with_fees, [self.fees.get(key) for key in with_fees])
         wallets, _ = self.cache.copy(lookup)
         return State(self.number, 1, self.clock_ms, *self.known, wallets, self.horizon.until_ms(self.clock_ms))
 
+    def wallets(self, keys: list[bytes]) -> Wallets:
+        """These wallets as a step would read them."""
+        return self._state(self.cache.look_up_keys(keys)).wallets
+
     def commit(self, lookup: Lookup, state: State, effects: Effects) -> None:
         """Write what a step asked for, and keep what it made."""
+        effects = with_whole(effects, state.wallets, self.cache.older(effects.keys))
+        changed = self.cache.changed(lookup, effects.keys, effects.rows, b"")
+        self.store(changed)
         self.rows |= {key: effects.rows[place].tobytes() for place, key in enumerate(effects.keys)}
         self.journals |= effects.journals
-        self.pages |= effects.pages
+        assert not effects.fees.keys() & effects.spilled.keys(), "fees written twice"
+        self.fees |= effects.fees
+        for key, part in effects.spilled.items():
+            self.fees[key] = with_part(self.fees.get(key, b""), *part)
         self.codes |= {name: b"%d" % code for name, code in effects.codes.items()}
         self.count(effects.cells)
         self.totals, self.clock_ms = state.totals.to_json(), state.clock_ms
@@ -125,7 +138,27 @@ class Partition:
         self.agenda.keep(effects.due)
         self.horizon.queued(effects.due)
         self.cache.keep(lookup, state.wallets)
+        self.cache.stored(changed)
         self.known = state.totals, state.codes
+
+    def row(self, key: bytes) -> bytes | None:
+        """A wallet's row as it is stored: whole, and what has changed of it behind."""
+        row = self.whole.get(key, self.rows.get(key))
+        if row is None:
+            return None
+        stored = row + self.behind.get(key, b"")
+        assert row[0] != ROW_VERSION or unpack_rows([stored]).tobytes() == self.rows[key]
+        return stored
+
+    def store(self, changed: Changed) -> None:
+        """Write rows, or parts of them where they say."""
+        whole, parts = written(changed)
+        self.whole |= whole
+        self.behind |= dict.fromkeys(whole, b"")
+        for key, (place, patch) in parts.items():
+            before = self.whole.setdefault(key, self.rows[key]) + self.behind.get(key, b"")
+            assert len(before) == place, "a patch follows what is there, without a hole"
+            self.behind[key] = self.behind.get(key, b"") + patch
 
     def count(self, deltas: CellDeltas) -> None:
         """Write the cells that a batch adds to."""
@@ -148,7 +181,7 @@ class Partition:
         return {
             "rows": dict(sorted(self.rows.items())),
             "journals": dict(sorted(self.journals.items())),
-            "pages": dict(sorted(self.pages.items())),
+            "fees": dict(sorted(self.fees.items())),
             "cells": dict(sorted(self.cells.items())),
             "codes": self.codes,
             "totals": self.totals,
@@ -170,6 +203,11 @@ class Partition:
             campaign = name.split(b"|", 1)[1]
             out[campaign] = tuple(map(int.__add__, out.get(campaign, EMPTY_CELL), decode_cell(cell)))
         return {campaign: cell for campaign, cell in out.items() if any(cell)}
+
+
+def with_part(value: bytes, at: int, what: bytes) -> bytes:
+    """A value of which a part is written, as Redis' SETRANGE does it."""
+    return value[:at].ljust(at, b"\0") + what + value[at + len(what) :]
 
 
 # ------------------------------------------------------------------ records

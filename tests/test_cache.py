@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +9,18 @@ from hypothesis import strategies as st
 from models.journeys import EMPTY_JOURNAL, Touched
 from models.layout import FEE
 from models.records import Record, Records, records_of
-from models.rows import HAS_JOURNAL, ON_PAGE_SHIFT, ROW_VERSION, UnknownFormat, blank_rows
+from models.rows import (
+    HAS_FEES,
+    HAS_JOURNAL,
+    ROW,
+    ROW_VERSION,
+    SINCE_LOOK_SHIFT,
+    UnknownFormat,
+    blank_rows,
+    unpack_rows,
+)
 from streams.cache import LONGEST_KEY, Lookup, WalletCache
+from tests.commands import written
 from tests.journals import as_stored
 from tests.partition import NOON_MS
 
@@ -22,9 +31,9 @@ def records(*keys: bytes | None) -> Records:
     return records_of(Record(0, NOON_MS, key, b"") for key in keys)
 
 
-def row(segment: int = 0, flags: int = 0) -> bytes:
+def row(segment: int = 0, flags: int = 0, version: int = ROW_VERSION) -> bytes:
     one = blank_rows(1)
-    one["version"], one["segment"], one["flags"] = ROW_VERSION, segment, flags
+    one["version"], one["segment"], one["flags"] = version, segment, flags
     return one.tobytes()
 
 
@@ -65,25 +74,65 @@ def test_a_wallet_is_read_once() -> None:
     assert (cache.hits, cache.misses) == (2, 3)
 
 
-def test_a_row_says_whether_there_is_a_journal_and_a_page_to_read() -> None:
+def test_a_row_says_whether_there_are_a_journal_and_fees_to_read() -> None:
     cache = WalletCache(10)
     lookup = cache.look_up(records(b"a", b"b", b"c", b"d", b"e"))
-    rows = [row(1), row(2, HAS_JOURNAL), None, row(4, HAS_JOURNAL | 1 << ON_PAGE_SHIFT), row(5, 2 << ON_PAGE_SHIFT)]
+    rows = [row(1), row(2, HAS_JOURNAL), None, row(4, HAS_JOURNAL | HAS_FEES), row(5, HAS_FEES | 1 << SINCE_LOOK_SHIFT)]
     assert cache.admit(lookup, rows) == ([b"b", b"d"], [b"d", b"e"])
     cache.admit_journals([b"b", b"d"], [JOURNAL, JOURNAL], 2)
-    cache.admit_pages([b"d", b"e"], [FEE.pack(1, 2), FEE.pack(3, 4) * 2])
+    cache.admit_fees([b"d", b"e"], [FEE.pack(1, 2), FEE.pack(3, 4) * 2])
     wallets, _ = cache.copy(lookup)
     assert wallets.rows["segment"].tolist() == [1, 2, 0, 4, 5]
+    assert cache.older(lookup.keys) == []
     with_fee, of_fees = JOURNAL + FEE.pack(1, 2), EMPTY_JOURNAL + FEE.pack(3, 4) * 2
     assert wallets.journals == [None, JOURNAL, None, with_fee, of_fees]
 
 
-@pytest.mark.parametrize("stored", [None, b"", FEE.pack(1, 2), FEE.pack(1, 2) * 3, FEE.pack(1, 2) * 2 + b"x"])
-def test_a_page_that_is_gone_or_has_another_number_of_fees_is_not_taken(stored: bytes | None) -> None:
+#: What is written behind fees that Redis has lost.
+LOST = bytes(FEE.size) + FEE.pack(1, 2)
+
+
+@pytest.mark.parametrize("stored", [None, b"x", FEE.pack(1, 2) * 2 + b"x", LOST])
+def test_fees_that_are_gone_or_damaged_are_not_taken(stored: bytes | None) -> None:
     cache = WalletCache(10)
-    cache.admit(cache.look_up(records(b"a")), [row(1, 2 << ON_PAGE_SHIFT)])
-    with pytest.raises((LookupError, UnknownFormat), match="page"):
-        cache.admit_pages([b"a"], [stored])
+    cache.admit(cache.look_up(records(b"a")), [row(1, HAS_FEES | 2 << SINCE_LOOK_SHIFT)])
+    with pytest.raises((LookupError, UnknownFormat), match="fees"):
+        cache.admit_fees([b"a"], [stored])
+
+
+@pytest.mark.parametrize("stored", [None, b"", FEE.pack(1, 2), FEE.pack(1, 2) * 3, FEE.pack(1, 2) * 2 + b"x"])
+def test_a_page_of_version_4_has_as_many_fees_as_its_row_says(stored: bytes | None) -> None:
+    cache = WalletCache(10)
+    cache.admit(cache.look_up(records(b"a")), [row(1, 2 << SINCE_LOOK_SHIFT, 4)])
+    with pytest.raises((LookupError, UnknownFormat), match="fees"):
+        cache.admit_fees([b"a"], [stored])
+
+
+def test_a_wallet_of_an_older_version_is_one_until_it_is_written() -> None:
+    """Evicted before, it is loaded as one again; its fees, wherever they were, are one of today's value."""
+    cache = WalletCache(10)
+    keys, of_journal, of_page = [b"a", b"b", b"c"], JOURNAL + FEE.pack(1, 2), FEE.pack(3, 4)
+    for saved, left in (([b"c"], [b"a", b"b"]), ([b"a"], [b"b"]), (keys, [])):
+        lookup = cache.look_up_keys(keys)
+        rows: list[bytes | None] = [row(1, HAS_JOURNAL, 4), row(2, 1 << SINCE_LOOK_SHIFT, 4), row(3)]
+        assert cache.admit(lookup, rows) == ([b"a"], [b"b"])
+        cache.admit_journals([b"a"], [of_journal], 2)
+        cache.admit_fees([b"b"], [of_page])
+        wallets, _ = cache.copy(lookup)
+        assert wallets.journals == [of_journal, EMPTY_JOURNAL + of_page, None]
+        assert (wallets.rows["flags"] & HAS_FEES).tolist() == [HAS_FEES, HAS_FEES, 0]
+        assert cache.older(keys) == [b"a", b"b"]
+        after = wallets.rows[[lookup.keys.index(key) for key in saved]]
+        cache.stored(cache.changed(lookup, saved, after, b""))
+        assert cache.older(keys) == left
+        loaded(cache, *[b"%d" % number for number in range(10)])  # everybody else leaves
+
+
+def test_a_journal_of_today_has_no_fees_behind_its_touches() -> None:
+    cache = WalletCache(10)
+    cache.admit(cache.look_up(records(b"a")), [row(1, HAS_JOURNAL)])
+    with pytest.raises(UnknownFormat, match="fees"):
+        cache.admit_journals([b"a"], [JOURNAL + FEE.pack(1, 2)], 2)
 
 
 def test_a_journal_that_is_gone_is_not_taken_for_empty() -> None:
@@ -138,12 +187,19 @@ def test_a_cache_of_any_size_over_a_store_is_the_store(batches: list[list[int]],
         wallets.rows["segment"] += 1
         wallets.rows["version"], wallets.rows["flags"] = ROW_VERSION, HAS_JOURNAL
         wallets.journals[:] = [JOURNAL] * len(lookup.keys)
+        changed = cache.changed(lookup, lookup.keys, wallets.rows, b"")
         cache.keep(lookup, wallets)
-        for key, stored in zip(lookup.keys, wallets.rows, strict=True):
-            store[key] = stored.tobytes()
+        cache.stored(changed)
+        whole, parts = written(changed)
+        store |= whole
+        for key, (place, patch) in parts.items():
+            assert place == len(store[key]), "behind what is there, without a hole"
+            store[key] += patch
+        for key in lookup.keys:
+            assert len(store[key]) <= 2 * ROW.itemsize
             expected[key] = expected.get(key, 0) + 1
         assert len(cache) <= max(capacity, len(lookup.keys))
-    found = {key: int(np.frombuffer(stored, blank_rows(0).dtype)["segment"][0]) for key, stored in store.items()}
+    found = {key: int(unpack_rows([stored])["segment"][0]) for key, stored in store.items()}
     assert found == expected
 
 

@@ -184,6 +184,30 @@ def test_nothing_is_read_before_the_ids_are_known_and_nothing_of_another_topic_o
     asyncio.run(scenario())
 
 
+def test_in_heavy_traffic_a_broker_is_asked_less_often_for_more() -> None:
+    """After an answer of as much as was asked for; of each broker by itself, and no longer than it lasts."""
+    sizes = {1: [10, 65535, 65536, 70_000, 65535, 10], 2: [10] * 6}
+    waits = {1: [20, 20, 20, 30, 30, 20], 2: [20] * 6}
+    fewest = {1: [65536, 65536, 65536, 1 << 20, 1 << 20, 65536], 2: [65536] * 6}
+
+    async def send(node_id: int, request: Any) -> Answer:
+        sent = TheirRequest[13].decode(request.prepare(SPEAKS_13).encode())
+        assert (sent.max_wait_ms, sent.min_bytes) == (waits[node_id].pop(0), fewest[node_id].pop(0))
+        size = sizes[node_id].pop(0)
+        parts = size // 2, size - size // 2
+        halves: list[tuple[Any, ...]] = [(0, 0, 9, 9, 0, [], -1, b"x" * part) for part in parts]
+        return Answer.decode(written([(A, halves)]))
+
+    async def scenario() -> None:
+        aim = Aim()
+        aim.at(IDS)
+        for node_id in (1, 2) * 6:
+            await aim.through(send)(node_id, asked([("a", [(0, 5, 9)])]))
+
+    asyncio.run(scenario())
+    assert not any(sizes.values())
+
+
 def test_what_we_reach_into_is_there() -> None:
     source = inspect.getsource(FetchRequest)
     for name in ("_max_wait_ms", "_min_bytes", "_max_bytes", "_isolation_level", "_topics", "_rack_id"):

@@ -11,7 +11,7 @@ import pytest
 
 from models.journeys import JOURNAL_VERSION, JOURNAL_VERSIONS, unpack_journal
 from models.rows import ROW_VERSION, ROW_VERSIONS, SEGMENTS, UnknownFormat, unpack_rows
-from tests.golden import FILES, LARGE, LATEST, Golden, catalogue, counted, meaning, story
+from tests.golden import FILES, LARGE, LATEST, Golden, catalogue, counted, fees_beside, meaning, story
 from tests.partition import NOON_MS, Partition
 
 #: Before today's rules for when a wallet moves: these files tell the story the same way, and newer ones another.
@@ -33,7 +33,7 @@ def test_there_is_a_golden_file_of_every_version_that_is_read() -> None:
 @pytest.mark.parametrize("number", FILES)
 def test_a_stored_wallet_means_what_it_meant(number: int) -> None:
     for name, one in Golden.read(number).wallets.items():
-        found = meaning(*(bytes.fromhex(one.get(part, "")) for part in ("row", "journal", "page")))
+        found = meaning(bytes.fromhex(one["row"]), bytes.fromhex(one["journal"]), fees_beside(one))
         assert found.pop("features") == pytest.approx(one["features"], rel=1e-12), name
         assert found == {field: one[field] for field in found}, name
 
@@ -77,7 +77,7 @@ def test_the_story_told_today_is_the_one_of_today_s_file() -> None:
     assert counted(told) == {name: TODAY.content[name] for name in ("totals", "cells")}
     assert {name.decode(): len(row) for name, row in told.rows.items()} == dict.fromkeys(TODAY.wallets, 768)
     for name, one in TODAY.wallets.items():
-        found = meaning(*(part.get(name.encode()) or b"" for part in (told.rows, told.journals, told.pages)))
+        found = meaning(*(part.get(name.encode()) or b"" for part in (told.rows, told.journals, told.fees)))
         assert found.pop("features") == pytest.approx(one["features"], rel=1e-9)
         assert found == {field: one[field] for field in found}
     assert counted(told.take(after)) == TODAY.content["after"]
@@ -96,15 +96,20 @@ def test_rows_of_all_versions_are_read_in_one_batch() -> None:
         assert of_one[-1].tobytes() == bytes.fromhex(TODAY.wallets[name]["row"])
 
 
-@pytest.mark.parametrize(("version", "other"), [(1, {"recent_fees", "rebased_s"}), (2, {"rebased_s"}), (3, set())])
-def test_an_older_row_keeps_everything_but_what_its_version_had_otherwise(version: int, other: set[str]) -> None:
-    """How fees are packed in version 1; an amount where there is now the time at which the slow scale began anew."""
-    stored = [bytes.fromhex(one["row"]) for one in Golden.read(version).wallets.values()]
+@pytest.mark.parametrize(
+    ("number", "other"), [(1, {"recent_fees", "rebased_s"}), (2, {"rebased_s"}), (3, set()), (5, {"flags"})]
+)
+def test_an_older_row_keeps_everything_but_what_its_version_had_otherwise(number: int, other: set[str]) -> None:
+    """How fees are packed in version 1; an amount where there is now the time at which the slow scale began anew.
+
+    With those of version 4 whose fees are on a page, that they have some.
+    """
+    stored = [bytes.fromhex(one["row"]) for one in Golden.read(number).wallets.values()]
     rows, were = unpack_rows([*stored]), np.frombuffer(b"".join(stored), unpack_rows([]).dtype)
     changed = {name for name in rows.dtype.names or () if rows[name].tobytes() != were[name].tobytes()}
     assert changed - {"version"} == other
     assert were["rebased_s"].any()
-    assert rows["rebased_s"].any() == (version >= 3)
+    assert rows["rebased_s"].any() == (number >= 3)
 
 
 @pytest.mark.parametrize("version", [0, max(*ROW_VERSIONS, *JOURNAL_VERSIONS) + 1, 255])

@@ -90,7 +90,7 @@ def test_redis_loses_nothing_it_has_answered(compose: dict[str, Any]) -> None:
     command = " ".join(compose["services"]["redis"]["command"])
     assert "--appendonly yes" in command
     assert "--appendfsync always" in command
-    assert "--auto-aof-rewrite-min-size 512mb" in command
+    assert "--auto-aof-rewrite-min-size 2gb" in command
     assert "--maxmemory-policy noeviction" in command
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from models.journeys import DECAY, EMPTY_JOURNAL, Touched, fees_of, touches_of, unpack_journal
 from models.layout import FEE, FOREVER, H_SIZE, H_TOUCHES, HEAD, TOUCH
-from models.rows import FEES, SEGMENTS, UnknownFormat, on_page
+from models.rows import FEES, SEGMENTS, UnknownFormat, since_look
 from models.rules import HOUR_MS, Rules
 from tests.journals import Booked, Happened, Plainly, as_stored, numbered_as, weights_of
 from tests.partition import NOON_MS
@@ -163,7 +163,7 @@ def test_a_wallet_is_credited_and_remembered_as_when_everything_is_looked_at_aga
         assert booked.lost == plain.lost
         expected = as_stored(plain.touched, plain.stored) if plain.has_journal else None
         assert (booked.journal and booked.journal) == expected
-        assert on_page(booked.rows).tolist() == [plain.on_page]
+        assert since_look(booked.rows).tolist() == [plain.since_look]
         many = int(booked.rows["fees"][0])
         newest = range(max(0, many - FEES), many)
         assert [tuple(booked.rows["recent_fees"][0, n % FEES].tolist()) for n in newest] == plain.recent

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,6 +21,7 @@ from streams.errors import Foreign, Refused, Unavailable
 from streams.ledger import OVERVIEW, Ledger, Mark, Writes, pack_command, tag, transient
 from streams.ledger_reader import LedgerReader
 from streams.tenure import Tenure, nonce
+from tests.commands import words
 from tests.kafka.cluster import RedisServer, redis_binary
 from tests.kafka.processes import Missing
 
@@ -92,13 +93,21 @@ marks = st.builds(
     st.integers(0, 2**64 - 1).map(lambda bits: f"{bits:016x}"),
     st.tuples(st.integers(0), st.text(max_size=16)),
     st.integers(),
+    st.just(0) | st.integers(1, 10_000),
 )
 
 
 @given(marks)
 def test_a_mark_survives_its_packing_and_ends_in_its_nonce(mark: Mark) -> None:
     packed = mark.pack()
-    assert Mark.unpack(packed) == mark
+    assert Mark.unpack(packed, moving=True) == mark
+    fields = {"format": 1} | asdict(mark)
+    if mark.moving_to:
+        fields["format"] = "moving"
+    else:
+        del fields["moving_to"]
+    fields["nonce"] = fields.pop("nonce")
+    assert packed == json.dumps(fields, separators=(",", ":")).encode()
     assert packed[-18:] == mark.nonce.encode() + b'"}'
     assert b"\n" not in packed
 
@@ -257,7 +266,8 @@ def test_rows_are_stored_beside_all_else(store: RedisServer, count: int) -> None
         wallets = [b"\xff %d" % n for n in range(count)]
         rows = [b"%064d" % n for n in range(count)]
         strings = {b"j:a": b"journal", b"totals": b"{}"}
-        writes = Writes(strings, {b"roi": {b"f": b"1"}}, wallets, rows)
+        named = words(*(word for wallet, row in zip(wallets, rows, strict=True) for word in (b"{7}:w:" + wallet, row)))
+        writes = Writes(strings, {b"roi": {b"f": b"1"}}, whole=named)
         await ledger.commit(7, (mark, after(mark, 1, 1)), b"pending", writes)
         assert await ledger.read(7, b"w", wallets) == rows
         assert await ledger.read_strings(7, b"j:a", b"totals", b"pending") == [b"journal", b"{}", b"pending"]
@@ -275,10 +285,13 @@ def test_parts_of_values_are_written_with_all_else(store: RedisServer, count: in
         begun = Writes(dict.fromkeys(names, b"row"), {b"roi": {b"f": b"1"}}, due={b"a": 5})
         await ledger.commit(7, (mark, first), b"", begun)
         parts = {name: (3, b"|%d" % n) for n, name in enumerate(names)} | {b"new": (0, b"x")}
+        more = words(*(word for name in names for word in (b"{7}:" + name, b"2", b".")))
+        writes = Writes({b"totals": b"{}"}, parts=parts, whole=words(b"{7}:w:a", b"row"), patches=more)
         for _ in range(2):
-            await ledger.commit(7, (first, second), b"", Writes({b"totals": b"{}"}, parts=parts))
+            await ledger.commit(7, (first, second), b"", writes)
         found = stored(store)
-        assert [found[b"{7}:" + name] for name in names] == [b"row|%d" % n for n in range(count)]
+        assert [found[b"{7}:" + name] for name in names] == [b"ro.|%d" % n for n in range(count)]
+        assert found[b"{7}:w:a"] == b"row"
         assert (found[b"{7}:new"], found[b"{7}:mark"]) == (b"x", second.pack())
         with pytest.raises(Foreign):
             await ledger.commit(7, (first, after(first, 3, 3)), b"", Writes(parts=dict.fromkeys(names, (0, b"no"))))

@@ -8,6 +8,7 @@ from kafka.record.default_records import DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 
 from models.records import record_of
+from streams.topics import describe  # noqa: F401 -- who imports it reads leniently from then on
 from streams.unpacking import Batches, PartitionColumns
 from tests.answers import CODECS, Bytes, short
 

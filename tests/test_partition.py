@@ -13,8 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from models.journeys import EMPTY_JOURNAL, has_fees
+from models.layout import FEE
 from models.observe import Digest
 from models.records import Record
+from models.rows import FEES, HAS_JOURNAL, LOOK_EVERY, unpack_rows
 from models.rules import DAY_MS, Rules
 from models.segments import Catalogue, Segment
 from models.state import TOUCHES, TRANSACTIONS
@@ -27,6 +30,7 @@ from streams.ledger_reader import LedgerReader
 from streams.partition import Partition, Surroundings
 from streams.settings import Settings
 from streams.tenure import Tenure, nonce
+from tests.journals import as_version_4
 from tests.kafka.cluster import RedisServer
 from tests.test_intake import Arrival
 from tests.test_ledger import redis_server, store, stored
@@ -86,6 +90,18 @@ def season(days: int = 30, wallets: int = 6) -> tuple[list[Record], list[Record]
             if day % 5 == number % 5:
                 touches.append(touch(len(touches), f"w{number}", day + number / 100 - 0.5))
     transactions[40] = Record(40, transactions[40].timestamp, b"w1", b"{bad", (("trace", b"1"),))
+    return transactions, touches
+
+
+def busy_hour(wallets: int = 2, fees: int = 40) -> tuple[list[Record], list[Record]]:
+    """So many fees of each wallet within an hour that most spill; now and then a touch."""
+    transactions: list[Record] = []
+    touches: list[Record] = []
+    for number in range(fees):
+        for wallet in range(wallets):
+            transactions.append(transaction(len(transactions), f"w{wallet}", number / 2000, "spot"))
+            if wallet and number % 15 == 7:
+                touches.append(touch(len(touches), f"w{wallet}", number / 2000))
     return transactions, touches
 
 
@@ -177,14 +193,15 @@ def at_home(store: RedisServer, scenario: Callable[[House], Awaitable[Any]], **o
 
 
 def content(store: RedisServer) -> dict[bytes, Any]:
-    """Everything in Redis but the mark, whose number and nonce depend on how often was committed."""
+    """Everything in Redis but what tells how often was committed: number and nonce of the mark, patches of rows."""
     found = stored(store)
+    rows = {key: unpack_rows([row]).tobytes() for key, row in found.items() if key.startswith(b"{0}:w:")}
     mark = Mark.unpack(found.pop(b"{0}:mark"))
     cells = found.get(b"{0}:roi", {})
     found[b"{0}:roi"] = {
         name: cell for name, cell in cells.items() if set(cell.split()) != {b"0"}
     }  # none and 0 are one
-    return found | {b"mark": (mark.offsets, mark.clock_ms, mark.catalogue, mark.topics)}
+    return found | rows | {b"mark": (mark.offsets, mark.clock_ms, mark.catalogue, mark.topics)}
 
 
 def test_a_partition_counts_announces_and_leaves_nothing_pending(store: RedisServer) -> None:
@@ -222,6 +239,68 @@ def test_where_a_batch_is_cut_does_not_matter(store: RedisServer, records: int) 
     cut = at_home(store, lambda house: house.work(logs), batch_records=records)
     assert content(store) == expected
     assert cut.of("segment.changes") == whole.of("segment.changes")
+
+
+@pytest.mark.parametrize("records", [1, 7])
+def test_spilled_fees_lie_beside_touches_however_a_batch_is_cut(store: RedisServer, records: int) -> None:
+    logs = busy_hour()
+    at_home(store, lambda house: house.work(logs))
+    expected = content(store)
+    assert [len(expected[b"{0}:f:w%d" % wallet]) for wallet in range(2)] == [36 * FEE.size] * 2
+    assert b"{0}:j:w0" not in expected
+    assert not has_fees(expected[b"{0}:j:w1"])
+    with closing(store.client()) as client:
+        client.flushall()
+    at_home(store, lambda house: house.work(logs), batch_records=records)
+    assert content(store) == expected
+
+
+@pytest.mark.parametrize("begun", [8, 20, 27])
+def test_wallets_that_version_4_stored_are_gone_on_with(store: RedisServer, begun: int) -> None:
+    """With a page alone, with one that was turned and left over, with both; to the last byte."""
+    logs = busy_hour()
+    until_ms = DAY_ONE + begun * DAY_MS // 2000
+    first = [[record for record in log if record.timestamp < until_ms] for log in logs]
+    at_home(store, lambda house: house.work(logs))
+    expected = content(store)
+    with closing(store.client()) as client:
+        client.flushall()
+    at_home(store, lambda house: house.work(first))
+    store_as_version_4(store, b"w0", b"w1")
+    at_home(store, lambda house: house.work(logs), batch_records=3)
+    found = content(store)
+    if begun >= LOOK_EVERY + FEES:  # version 4 wrote a journal for fees alone
+        row = unpack_rows([expected[b"{0}:w:w0"]])
+        row["flags"] |= HAS_JOURNAL
+        expected |= {b"{0}:j:w0": EMPTY_JOURNAL, b"{0}:w:w0": row.tobytes()}
+    assert found == expected
+
+
+def store_as_version_4(store: RedisServer, *wallets: bytes) -> None:
+    before = stored(store)
+    with closing(store.client()) as client:
+        for wallet in wallets:
+            names = [b"{0}:%b:%b" % (kind, wallet) for kind in (b"w", b"j", b"f")]
+            row, *more = map(before.get, names)
+            for name, value in zip(names, as_version_4(row or b"", *more), strict=True):
+                if value is None:
+                    client.delete(name)
+                else:
+                    client.set(name, value)
+
+
+def test_fees_that_are_gone_are_missed(store: RedisServer) -> None:
+    logs = busy_hour()
+    at_home(store, lambda house: house.work([logs[0][:40], logs[1]]))
+    with closing(store.client()) as client:
+        client.delete("{0}:f:w1")
+
+    async def refused(house: House) -> None:
+        partition, _ = await house.claim(logs)
+        with pytest.raises(Refused, match="the fees of wallet b'w1' are gone"):
+            await partition.run()
+
+    at_home(store, refused)
 
 
 def test_a_crash_after_the_commit_and_before_the_announcement_loses_nothing(store: RedisServer) -> None:

@@ -297,7 +297,7 @@ def test_wallets_stored_by_older_versions_read_the_same(settings: Settings) -> N
         (partition,) = partitions_of([b"mover"], PARTITIONS, "murmur2").tolist()
         strings = {b"w:" + key: row for key, row in stored.rows.items()}
         strings |= {b"j:" + key: journal for key, journal in stored.journals.items()}
-        strings |= {b"f:" + key: page for key, page in stored.pages.items()}
+        strings |= {b"f:" + key: fees for key, fees in stored.fees.items()}
         commit(settings, 0, Writes())
         commit(settings, partition, Writes(strings, {b"codes": stored.codes}))
         one = readouts.wallet(settings, "mover")

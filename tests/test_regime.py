@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from models.regime import CELL, CLOSES_MS, FEWEST, LASTS_MS, NO_FLOW, Flow, add_hours, count_hours, judge, note
 from models.rules import HOUR_MS
@@ -59,7 +60,8 @@ def test_a_collapse_is_an_outage_and_no_crash() -> None:
 def test_a_robot_is_one_wallet_however_much_it_does() -> None:
     at_ms = np.full(5000, START * HOUR_MS + 7)
     previous = np.concatenate(([0], at_ms[1:]))
-    assert count_hours(at_ms, previous, np.ones(5000)).tolist() == [[START, 5000, 1, 5000]]
+    (found,) = count_hours(at_ms, previous, np.ones(5000), [5000])
+    assert found.tolist() == [[START, 5000, 1, 5000]]
 
 
 def test_an_alarm_comes_within_the_hour_and_needs_some_wallets() -> None:
@@ -101,13 +103,42 @@ def test_cells_that_are_no_numbers_are_left_out() -> None:
     assert len(flow.cells) == 0
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.integers(-1, 5), st.integers(0, 9)), max_size=30), st.integers(1, 29))
-def test_hours_of_two_batches_add_up_to_those_of_one(events: list[tuple[int, int, int]], cut: int) -> None:
+#: Hour, the hour of the wallet's transaction before it, USD; 0 for unknown.
+Transaction = tuple[int, int, float]
+
+
+def transactions(hours: st.SearchStrategy[int], usd: st.SearchStrategy[float]) -> st.SearchStrategy[list[Transaction]]:
+    return st.lists(st.tuples(hours, st.integers(-1, 5), usd), max_size=30)
+
+
+def hours_of(*parts: list[Transaction]) -> list[NDArray[np.float64]]:
+    """The flow cells of each part's transactions, all counted at once."""
+    events = [event for part in parts for event in part]
     at_ms = np.array([(START + hour) * HOUR_MS for hour, _, _ in events], np.int64)
     previous = np.array([(START + before) * HOUR_MS if before >= 0 else 0 for _, before, _ in events], np.int64)
     usd = np.array([float(usd) if usd else np.nan for _, _, usd in events])
-    whole = add_hours(NO_FLOW, count_hours(at_ms, previous, usd), 48)
-    parts = [count_hours(at_ms[part], previous[part], usd[part]) for part in (slice(cut), slice(cut, None))]
+    return count_hours(at_ms, previous, usd, [len(part) for part in parts])
+
+
+@given(
+    st.lists(
+        transactions(st.integers(0, 5), st.floats(0, 1e6)) | transactions(st.just(3), st.floats(0, 1e6)), max_size=4
+    )
+)
+def test_hours_counted_together_are_to_the_last_bit_what_each_partition_has_alone(
+    parts: list[list[Transaction]],
+) -> None:
+    alone = [hours_of(part)[0].tolist() for part in parts]
+    assert [cells.tolist() for cells in hours_of(*parts)] == alone
+    for part, cells in zip(parts, alone, strict=True):
+        acted = {hour: sum(before < hour for at, before, _ in part if at == hour) for hour, _, _ in part}
+        assert {cell[0] - START: cell[2] for cell in cells} == acted
+
+
+@given(transactions(st.integers(0, 5), st.integers(0, 9)), st.integers(1, 29))
+def test_hours_of_two_batches_add_up_to_those_of_one(events: list[Transaction], cut: int) -> None:
+    whole = add_hours(NO_FLOW, hours_of(events)[0], 48)
+    parts = [hours_of(events[part])[0] for part in (slice(cut), slice(cut, None))]
     assert add_hours(add_hours(NO_FLOW, parts[0], 48), parts[1], 48).tolist() == whole.tolist()
     assert whole.shape[1] == len(CELL)
     assert add_hours(whole, NO_FLOW, 2).tolist() == whole[-2:].tolist()

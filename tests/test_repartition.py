@@ -94,7 +94,7 @@ async def write(ledger: Ledger, told: dict[int, Partition]) -> None:
         new = replace(mark, number=7, offsets=(10 + p, 20 + p), nonce=nonce(), clock_ms=partition.clock_ms)
         strings = {b"w:" + key: row for key, row in partition.rows.items()}
         strings |= {b"j:" + key: journal for key, journal in partition.journals.items()}
-        strings |= {b"f:" + key: page for key, page in partition.pages.items()}
+        strings |= {b"f:" + key: fees for key, fees in partition.fees.items()}
         strings[b"totals"] = partition.totals or b""
         await ledger.commit(
             p,
@@ -111,7 +111,7 @@ def read(store: RedisServer, partitions: int) -> dict[int, Partition]:
         client: Any = found
         for p in range(partitions):
             told[p] = one = Partition(CATALOGUE)
-            for kind, into in ((b"w", one.rows), (b"j", one.journals), (b"f", one.pages)):
+            for kind, into in ((b"w", one.rows), (b"j", one.journals), (b"f", one.fees)):
                 prefix = b"{%d}:%b:" % (p, kind)
                 into |= {key.removeprefix(prefix): client.get(key) for key in client.scan_iter(prefix + b"*", 1000)}
             one.cells, one.codes = (client.hgetall(f"{{{p}}}:{name}") for name in ("roi", "codes"))

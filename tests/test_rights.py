@@ -12,6 +12,7 @@ import pytest
 
 from streams.errors import Refused
 from streams.ledger import Ledger, Mark, Writes
+from tests.commands import words
 from tests.kafka.cluster import RedisServer, redis_binary
 from tests.kafka.processes import REPOSITORY, Missing
 from tests.test_ledger import stored
@@ -23,12 +24,12 @@ RULE = RULE.replace("PASSWORD", "secret") + " +unlink"
 MARK = Mark(0, (0, 0), ("a", "b"), 4, "0" * 16)
 NEXT = replace(MARK, number=1, offsets=(5, 0), nonce="1" * 16)
 WRITES = Writes(
-    {b"j:w1": b"journal", b"j:w2": b"journal", b"f:w1": b"page", b"totals": b"{}"},
+    {b"j:w1": b"journal", b"j:w2": b"journal", b"f:w1": b"fees", b"totals": b"{}"},
     {b"roi": {b"s1|c|x": b"1"}},
-    [b"w1"],
-    [b"row"],
     {b"w1": 9},
-    {b"f:w3": (0, b"fee"), b"w:w2": (3, b"more")},
+    {b"f:w3": (0, b"fee")},
+    words(b"{0}:w:w1", b"row"),
+    words(b"{0}:w:w2", b"3", b"more"),
 )
 #: What a commit may write to, by pattern.
 KEYS = ("mark", "pending", "totals", "roi", "due", "w:*", "j:*", "f:*")

@@ -67,7 +67,8 @@ def test_the_season_has_everything_that_could_break_a_law() -> None:
     assert {change["origin"] for change in changes_of(in_thousands())} == {"live", "sweep"}
     assert {change["status"] for change in changes_of(in_thousands())} == {"entered", "moved", "left"}
     assert len(in_thousands().sweeps) > 50
-    assert max(len(journal) for journal in in_thousands().journals.values()) > 1000
+    assert max(len(fees) for fees in in_thousands().fees.values()) > 100
+    assert max(len(journal) for journal in in_thousands().journals.values()) > 900
     assert max(len(touches_of(journal)) for journal in in_thousands().journals.values()) > 50
 
 
@@ -232,11 +233,18 @@ def test_a_batch_replayed_after_its_commit_asks_for_nothing_new() -> None:
     before = partition.stored()
     again = arrivals[-300:]
     _, state, effects = partition.ask(again)
-    assert (effects.keys, effects.journals, effects.pages, effects.codes, effects.cells.names) == ([], {}, {}, {}, [])
+    assert (effects.keys, effects.journals, effects.fees, effects.spilled, effects.codes, effects.cells.names) == (
+        [],
+        {},
+        {},
+        {},
+        {},
+        [],
+    )
     assert (effects.changes, len(effects.learning), state.clock_ms) == ([], 0, partition.clock_ms)
     partition.take(again)
     after = partition.stored()
-    for part in ("rows", "journals", "pages", "cells", "codes", "changes", "learning"):
+    for part in ("rows", "journals", "fees", "cells", "codes", "changes", "learning"):
         assert after[part] == before[part]
     assert ignored(after["totals"]) == ignored(before["totals"]) + 300
 
@@ -261,7 +269,7 @@ def test_the_same_state_and_batch_give_the_same_effects_and_change_nothing(start
     first, second = (step(before, batch, partition.rules, partition.catalogue) for _ in range(2))
     assert image(before) == frozen
     assert image(first[0]) == image(second[0])
-    for name in ("keys", "journals", "pages", "codes", "changes", "rejected"):
+    for name in ("keys", "journals", "fees", "spilled", "codes", "changes", "rejected"):
         assert getattr(first[1], name) == getattr(second[1], name)
     assert first[1].rows.tobytes() == second[1].rows.tobytes()
     assert first[1].learning.tobytes() == second[1].learning.tobytes()

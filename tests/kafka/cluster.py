@@ -177,7 +177,7 @@ class RedisServer(Child):
         """Start, or start again on the same data; answers when this returns."""
         address = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.data)]
         durable = ["--appendonly", "yes", "--appendfsync", "always", "--save", ""]
-        durable += ["--auto-aof-rewrite-min-size", "512mb"]  # as in docker-compose.yml
+        durable += ["--auto-aof-rewrite-min-size", "2gb"]  # as in docker-compose.yml
         self.launch([self._binary, *address, *durable, *self._options])
         wait_until(self._answers, "Redis answering", 20)
         return self

@@ -15,6 +15,7 @@ from streams.errors import Unavailable
 from streams.ledger import Ledger, Mark, Writes
 from streams.ledger_reader import LedgerReader
 from streams.store import Address
+from tests.commands import words
 from tests.kafka.cluster import KafkaServer, RedisServer
 from tests.kafka.exactness import Trial, judge_counters, run_trial
 from tests.kafka.processes import wait_until
@@ -101,7 +102,11 @@ def test_a_commit_into_a_slot_that_moves_is_whole_or_not_at_all(cluster: RedisCl
         patient, impatient = (Ledger(Address(cluster.url, cluster=True), give_up_s=each) for each in (60, 0.5))
         held, _ = await patient.claim(0, marks[0])
         old, new = (
-            Writes(dict.fromkeys(names[1500:], value), {b"roi": {b"f": value}}, wallets, [value] * 1500)
+            Writes(
+                dict.fromkeys(names[1500:], value),
+                {b"roi": {b"f": value}},
+                whole=words(*(word for name in names[:1500] for word in (b"{0}:" + name, value))),
+            )
             for value in (b"old", b"new")
         )
         await patient.commit(0, (held, marks[1]), b"", old)
