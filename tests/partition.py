@@ -121,6 +121,7 @@ class Partition:
     def commit(self, lookup: Lookup, state: State, effects: Effects) -> None:
         """Write what a step asked for, and keep what it made."""
         effects = with_whole(effects, state.wallets, self.cache.older(effects.keys))
+        self.unsaved_are_as_they_were(lookup, state, effects)
         changed = self.cache.changed(lookup, effects.keys, effects.rows, b"")
         self.store(changed)
         self.rows |= {key: effects.rows[place].tobytes() for place, key in enumerate(effects.keys)}
@@ -140,6 +141,13 @@ class Partition:
         self.cache.keep(lookup, state.wallets)
         self.cache.stored(changed)
         self.known = state.totals, state.codes
+
+    def unsaved_are_as_they_were(self, lookup: Lookup, state: State, effects: Effects) -> None:
+        """Else what is in the cache were not what is stored, and the next patch would be of another row."""
+        saved = {*effects.keys}
+        unsaved = [place for place, key in enumerate(lookup.keys) if key not in saved]
+        before = self.cache.copy(lookup)[0].rows[unsaved] if unsaved else state.wallets.rows[:0]
+        assert state.wallets.rows[unsaved].tobytes() == before.tobytes()
 
     def row(self, key: bytes) -> bytes | None:
         """A wallet's row as it is stored: whole, and what has changed of it behind."""
