@@ -128,6 +128,25 @@ def test_a_wallet_of_an_older_version_is_one_until_it_is_written() -> None:
         loaded(cache, *[b"%d" % number for number in range(10)])  # everybody else leaves
 
 
+@pytest.mark.parametrize("stored", [None, row(1, version=4), row(1)])
+def test_only_what_lies_in_redis_as_today_is_patched(stored: bytes | None) -> None:
+    """A patch tells no version: behind a row of an older one it would be refused, without a row it would be one."""
+    cache = WalletCache(10)
+    lookup = cache.look_up(records(b"a"))
+    cache.admit(lookup, [stored])
+    for number in range(2):
+        wallets, _ = cache.copy(lookup)
+        wallets.rows["version"], wallets.rows["segment"] = ROW_VERSION, 7 + number
+        changed = cache.changed(lookup, lookup.keys, wallets.rows, b"{3}:w:")
+        whole, parts = written(changed)
+        if number == 0 and (stored is None or stored[0] != ROW_VERSION):
+            assert (whole, parts) == ({b"{3}:w:a": wallets.rows.tobytes()}, {})
+        else:
+            assert (whole, [*parts]) == ({}, [b"{3}:w:a"])
+        cache.keep(lookup, wallets)
+        cache.stored(changed)
+
+
 def test_a_journal_of_today_has_no_fees_behind_its_touches() -> None:
     cache = WalletCache(10)
     cache.admit(cache.look_up(records(b"a")), [row(1, HAS_JOURNAL)])
