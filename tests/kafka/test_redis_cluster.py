@@ -12,7 +12,7 @@ from threading import Event
 import pytest
 
 from streams.errors import Unavailable
-from streams.ledger import Ledger, Mark, Writes
+from streams.ledger import NO_WORDS, Ledger, Mark, Writes
 from streams.ledger_reader import LedgerReader
 from streams.store import Address
 from tests.commands import words
@@ -92,10 +92,11 @@ def test_a_repartition_moves_wallets_from_node_to_node(clustered: ClusteredWorld
     assert len(clustered.lines("wallets")) == expected["totals"]["wallets"]
 
 
-@pytest.mark.parametrize("gone", [b"w:1100", b"w:1499", b"j:1200"])
+@pytest.mark.parametrize("gone", [b"w:1100", b"w:1499", b"j:1200", b"f:2", b"w:p"])
 def test_a_commit_into_a_slot_that_moves_is_whole_or_not_at_all(cluster: RedisCluster, gone: bytes) -> None:
     wallets = [b"%d" % number for number in range(1500)]  # more than one MSET of the script takes
     names = [b"w:" + wallet for wallet in wallets] + [b"j:" + wallet for wallet in wallets]
+    more = dict.fromkeys([b"f:1", b"f:2", b"w:p"], b"old")  # to be written in part
     marks = [Mark(number, (number, number), ("a", "b"), 4, f"{number:016x}") for number in range(3)]
 
     async def scenario() -> None:
@@ -103,9 +104,11 @@ def test_a_commit_into_a_slot_that_moves_is_whole_or_not_at_all(cluster: RedisCl
         held, _ = await patient.claim(0, marks[0])
         old, new = (
             Writes(
-                dict.fromkeys(names[1500:], value),
+                dict.fromkeys(names[1500:], value) | (more if value == b"old" else {}),
                 {b"roi": {b"f": value}},
+                parts={} if value == b"old" else dict.fromkeys([b"f:1", b"f:2"], (3, b"+")),
                 whole=words(*(word for name in names[:1500] for word in (b"{0}:" + name, value))),
+                patches=NO_WORDS if value == b"old" else words(b"{0}:w:p", b"3", b"+"),
             )
             for value in (b"old", b"new")
         )
@@ -120,13 +123,14 @@ def test_a_commit_into_a_slot_that_moves_is_whole_or_not_at_all(cluster: RedisCl
         await asyncio.to_thread(cluster.end_move, "{0}:mark", source, target)
         await waiting
         assert await impatient.read_strings(0, *names) == [b"new"] * len(names)
+        assert await impatient.read_strings(0, *more) == [b"old+"] * len(more)
         for ledger in (patient, impatient):
             await ledger.close()
 
     asyncio.run(scenario())
     with closing(LedgerReader(Address(cluster.url, cluster=True))) as reader:
         assert reader.snapshot(0).mark == marks[2]
-        assert sum(1 for _ in reader.wallets()) == len(wallets)
+        assert sum(1 for _ in reader.wallets()) == len(wallets) + 1
 
 
 def test_who_follows_a_slot_to_its_new_node_brings_the_script_along(cluster: RedisCluster) -> None:
