@@ -157,10 +157,11 @@ def unpack_rows(stored: list[bytes | None]) -> NDArray[np.void]:
         if row is None or (len(row) == size and row[0] in ROW_VERSIONS) or (len(row) > size and row[0] == ROW_VERSION):
             continue
         raise UnknownFormat(f"a wallet row of version {row[0] if row else '?'}, {len(row)} bytes")
-    behind = [row[size:] if row else b"" for row in stored]
-    rows = np.frombuffer(b"".join([row[:size] if row else blank for row in stored]), ROW).copy()
-    if any(behind):
-        _patch(rows, behind)
+    if not any(row is not None and len(row) > size for row in stored):
+        rows = np.frombuffer(b"".join([row or blank for row in stored]), ROW).copy()
+    else:
+        rows = np.frombuffer(b"".join([row[:size] if row else blank for row in stored]), ROW).copy()
+        _patch(rows, [row[size:] if row else b"" for row in stored])
     first = rows["version"] == 1
     if first.any():
         rows["recent_fees"][first] = since_version_1(rows["recent_fees"][first])
