@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from models.compiled import compiled, leaf
 from models.journeys import JOURNAL_VERSION
 from models.layout import FEE_BYTES, H_SIZE, H_TOUCHES, HEAD_BYTES, TOUCH_BYTES
+from models.octets import copy, put
 from models.rows import FEES, LOOK_EVERY, SEGMENTS
 from models.rules import HOUR_MS
 from models.soundness import number_at
@@ -57,17 +58,6 @@ class Memory(NamedTuple):
     touches: NDArray[np.int64]
     spilled: NDArray[np.int64]
     decay: NDArray[np.int64]
-
-
-# ------------------------------------------------------------------ numbers in bytes, little-endian
-
-
-@leaf
-def put(text: NDArray[np.uint8], place: int, value: int, size: int) -> int:
-    """Write an integer as `size` bytes; the place behind it."""
-    for byte in range(size):
-        text[place + byte] = (value >> (8 * byte)) & 255
-    return place + size
 
 
 # ------------------------------------------------------------------ opening
@@ -371,11 +361,3 @@ def write_touches(out: NDArray[np.uint8], head: int, memory: Memory, wallet: int
         place = copy(memory.text, touches[touch, ID], size, out, place)
     put(out, head + H_SIZE, place - head, 4)
     return place
-
-
-@leaf
-def copy(text: NDArray[np.uint8], begin: int, size: int, out: NDArray[np.uint8], place: int) -> int:
-    """Copy bytes; the place behind them."""
-    for byte in range(size):
-        out[place + byte] = text[begin + byte]
-    return place + size

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.compiled import compiled, leaf
+from models.eights import eight
+from models.octets import copy, put
 
 WORD = 8
 #: Bytes around a word on its way to Redis: `$`, its length in at most 7 digits, and two line ends.
@@ -33,9 +35,9 @@ class Stored(NamedTuple):
     behind: NDArray[np.int64]
 
 
-def words_of(rows: NDArray[np.void]) -> NDArray[np.uint64]:
+def words_of(rows: NDArray[np.void]) -> NDArray[np.int64]:
     """The words (k, w) of rows: the same memory."""
-    return rows.view(np.uint64).reshape(len(rows), rows.dtype.itemsize // WORD)
+    return rows.view(np.int64).reshape(len(rows), rows.dtype.itemsize // WORD)
 
 
 # ------------------------------------------------------------------ writing
@@ -44,8 +46,8 @@ def words_of(rows: NDArray[np.void]) -> NDArray[np.uint64]:
 @compiled
 def store(
     keys: tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int64]],
-    before: NDArray[np.uint64],
-    after: NDArray[np.uint64],
+    before: NDArray[np.int64],
+    after: NDArray[np.int64],
     behind: NDArray[np.int64],
 ) -> Stored:
     """How to store wallets: by a patch, or whole where what is behind the row would grow longer than the row.
@@ -66,7 +68,7 @@ def store(
             left[wallet] = 0
             at_whole = begin_word(whole, put_key(whole, at_whole, prefix, name), size)
             for word in range(after.shape[1]):
-                at_whole = put_word(whole, at_whole, after[wallet, word])
+                at_whole = put(whole, at_whole, after[wallet, word], WORD)
             at_whole = end_line(whole, at_whole)
         else:
             left[wallet] += patch
@@ -80,7 +82,7 @@ def store(
 
 
 @leaf
-def patch_size(before: NDArray[np.uint64], after: NDArray[np.uint64]) -> int:
+def patch_size(before: NDArray[np.int64], after: NDArray[np.int64]) -> int:
     """Bytes of a patch."""
     size = (len(after) + 7) // 8
     for word in range(len(after)):
@@ -89,7 +91,7 @@ def patch_size(before: NDArray[np.uint64], after: NDArray[np.uint64]) -> int:
 
 
 @leaf
-def put_patch(out: NDArray[np.uint8], begin: int, before: NDArray[np.uint64], after: NDArray[np.uint64]) -> int:
+def put_patch(out: NDArray[np.uint8], begin: int, before: NDArray[np.int64], after: NDArray[np.int64]) -> int:
     """Write a patch; the place behind it."""
     place = begin + (len(after) + 7) // 8
     for byte in range(begin, place):
@@ -97,17 +99,8 @@ def put_patch(out: NDArray[np.uint8], begin: int, before: NDArray[np.uint64], af
     for word in range(len(after)):
         if before[word] != after[word]:
             out[begin + word // 8] |= 1 << (word % 8)
-            place = put_word(out, place, after[word])
+            place = put(out, place, after[word], WORD)
     return place
-
-
-@leaf
-def put_word(out: NDArray[np.uint8], place: int, word: int) -> int:
-    """Write eight bytes; the place behind them."""
-    value = np.uint64(word)
-    for byte in range(WORD):
-        out[place + byte] = value >> np.uint64(8 * byte) & np.uint64(255)
-    return place + WORD
 
 
 @leaf
@@ -115,9 +108,7 @@ def put_key(out: NDArray[np.uint8], place: int, prefix: NDArray[np.uint8], name:
     """Write a key, as a word; the place behind it."""
     place = begin_word(out, place, len(prefix) + len(name))
     for part in (prefix, name):
-        for byte in range(len(part)):
-            out[place + byte] = part[byte]
-        place += len(part)
+        place = copy(part, 0, len(part), out, place)
     return end_line(out, place)
 
 
@@ -158,7 +149,7 @@ def put_digits(out: NDArray[np.uint8], place: int, number: int) -> int:
 
 
 @compiled
-def apply(text: NDArray[np.uint8], ends: NDArray[np.int64], words: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def apply(text: NDArray[np.uint8], ends: NDArray[np.int64], words: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Make of rows what patches say; which (n,) of the rows have patches that are none.
 
     `text`: the patches of all rows, end to end; `ends`: (n,) of each row's. `words`: (n, w) the rows, which change.
@@ -173,7 +164,7 @@ def apply(text: NDArray[np.uint8], ends: NDArray[np.int64], words: NDArray[np.ui
 
 
 @leaf
-def apply_one(text: NDArray[np.uint8], begin: int, end: int, words: NDArray[np.uint64]) -> int:
+def apply_one(text: NDArray[np.uint8], begin: int, end: int, words: NDArray[np.int64]) -> int:
     """The patch at `begin`, which belongs to the row with these words: where it ends, -1 if that is beyond `end`."""
     place = begin + (len(words) + 7) // 8
     if place > end:
@@ -182,9 +173,6 @@ def apply_one(text: NDArray[np.uint8], begin: int, end: int, words: NDArray[np.u
         if text[begin + word // 8] >> (word % 8) & 1:
             if place + WORD > end:
                 return -1
-            value = np.uint64(0)
-            for byte in range(WORD):
-                value |= np.uint64(text[place + byte]) << np.uint64(8 * byte)
-            words[word] = value
+            words[word] = np.int64(eight(text, place))
             place += WORD
     return place

@@ -136,12 +136,6 @@ def with_since_look(rows: NDArray[np.void], fees: NDArray[np.int64]) -> NDArray[
     return found
 
 
-def as_stored(rows: NDArray[np.void]) -> list[bytes]:
-    """Rows (k,) as they are stored."""
-    found: list[bytes] = rows.view(np.dtype((np.void, ROW.itemsize))).tolist()
-    return found
-
-
 def are_older(stored: Sequence[bytes | None]) -> NDArray[np.bool_]:
     """Which of the stored rows (n,) have an older version: journals and fees of these wallets lie as it had them."""
     return np.array([row is not None and row[0] != ROW_VERSION for row in stored], np.bool_)
@@ -157,11 +151,10 @@ def unpack_rows(stored: list[bytes | None]) -> NDArray[np.void]:
         if row is None or (len(row) == size and row[0] in ROW_VERSIONS) or (len(row) > size and row[0] == ROW_VERSION):
             continue
         raise UnknownFormat(f"a wallet row of version {row[0] if row else '?'}, {len(row)} bytes")
-    if not any(row is not None and len(row) > size for row in stored):
-        rows = np.frombuffer(b"".join([row or blank for row in stored]), ROW).copy()
-    else:
-        rows = np.frombuffer(b"".join([row[:size] if row else blank for row in stored]), ROW).copy()
-        _patch(rows, [row[size:] if row else b"" for row in stored])
+    behind = [row[size:] if row else b"" for row in stored]
+    rows = np.frombuffer(b"".join([row[:size] if row else blank for row in stored]), ROW).copy()
+    if any(behind):
+        _patch(rows, behind)
     first = rows["version"] == 1
     if first.any():
         rows["recent_fees"][first] = since_version_1(rows["recent_fees"][first])

@@ -18,28 +18,28 @@ local parts = strings + ARGV[5]
 local hashes = parts + ARGV[6]
 
 -- One key of each kind (`w:`, `j:`, `f:`, `totals`) is asked for: all of them would be a tenth of what a commit costs Redis.
-local asked, kinds = {}, {}
-local function ask(key)
-  local kind = string.match(key, '}:%a*')
-  if not kinds[kind] then
-    kinds[kind] = true
-    asked[#asked + 1], asked[#asked + 2] = key, ''
+local function of_each_kind(at, stop, step)
+  local keys, kinds = {}, {}
+  while at < stop do
+    local kind = string.match(ARGV[at], '}:%a*')
+    if not kinds[kind] then
+      kinds[kind] = true
+      keys[#keys + 1] = ARGV[at]
+    end
+    at = at + step
   end
+  return keys
 end
-if strings > FIRST then ask(ARGV[FIRST]) end
-for at = strings, parts - 1, 2 do ask(ARGV[at]) end
+local asked = {}
+if strings > FIRST then asked = {ARGV[FIRST], ''} end
+for _, key in ipairs(of_each_kind(strings, parts, 2)) do
+  asked[#asked + 1], asked[#asked + 2] = key, ''
+end
 asked[#asked + 1] = KEYS[1]  -- without a value: the form that writes nothing
 need('MSET', unpack(asked))
 need('SET', KEYS[1], '', '')
 need('SET', KEYS[2], '', '')
-kinds = {}
-for at = parts, hashes - 1, 3 do
-  local kind = string.match(ARGV[at], '}:%a*')
-  if not kinds[kind] then
-    kinds[kind] = true
-    need('SETRANGE', ARGV[at], '-1', '')
-  end
-end
+for _, key in ipairs(of_each_kind(parts, hashes, 3)) do need('SETRANGE', key, '-1', '') end
 local length = hashes
 for hash = 3, #KEYS do
   need('HSET', KEYS[hash], '', '', '')

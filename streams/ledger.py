@@ -215,13 +215,13 @@ class Ledger:
         strings = [word for name, value in writes.strings.items() for word in (prefix + name, value)]
         parts = [word for name, (at, what) in writes.parts.items() for word in (prefix + name, b"%d" % at, what)]
         counts = writes.whole.many, len(strings), len(parts) + writes.patches.many
-        rest = parts
+        head, rest = [pending, *(b"%d" % count for count in counts)], []
         for fields in writes.hashes.values():
             rest.append(b"%d" % (2 * len(fields)))
             rest += [word for pair in fields.items() for word in pair]
         rest += [prefix + b"due", *_due_words(writes.due)]
-        head = [pending, *(b"%d" % count for count in counts)]
-        await self._guarded(owner, self._commit, marks, keys, head, writes.whole, strings, writes.patches, rest)
+        runs = head, writes.whole, strings, writes.patches, parts, rest
+        await self._guarded(owner, self._commit, marks, keys, *runs)
 
     async def discard(self, owner: int, marks: tuple[Mark, Mark], wallets: Sequence[bytes], totals: bytes) -> None:
         """Delete wallets, all that is stored of each, and write the totals without them: guarded as a commit is."""
