@@ -56,11 +56,11 @@ class Changed:
 class WalletCache:
     """At most `capacity` wallets, or those of one batch; when full, the least recently used quarter leaves.
 
-    Redis has them all.
+    Redis has them all. `elsewhere`: how many of them are not here; None: unknown.
     """
 
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+    def __init__(self, capacity: int, elsewhere: int | None = None) -> None:
+        self.capacity, self.elsewhere = capacity, elsewhere
         self.hits = self.misses = 0
         self._rows = np.zeros(0, _BYTES)
         self._journals = np.zeros(0, np.object_)
@@ -74,6 +74,11 @@ class WalletCache:
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    @property
+    def has_all(self) -> bool:
+        """Whether every wallet there is is here: one that is missing is new, and need not be asked for."""
+        return self.elsewhere == 0
 
     def look_up(self, records: Records) -> Lookup:
         """Which wallets a batch is about, in order of their first records, and which of them must be read first."""
@@ -104,6 +109,8 @@ class WalletCache:
         behind = np.array([NO_ROW if row is None else len(row) - ROW.itemsize for row in stored])
         self._behind[slots] = np.where(older, NO_ROW, behind)
         self._slots.update(zip(lookup.missing, slots, strict=True))
+        if self.elsewhere is not None:
+            self.elsewhere -= len(stored) - stored.count(None)
         lookup.slots[lookup.slots < 0] = slots
         more = (rows["flags"] & has for has in (HAS_JOURNAL, HAS_FEES))
         with_journal, with_fees = ([lookup.missing[i] for i in np.flatnonzero(has).tolist()] for has in more)
@@ -190,6 +197,8 @@ class WalletCache:
         many = max(len(self._slots) // 4, len(self._slots) + len(lookup.missing) - self.capacity)
         oldest = used.argpartition(many - 1)[:many] if many < len(used) else np.arange(len(used))
         leaving = oldest[used[oldest] != NEVER]
+        if self.elsewhere is not None:
+            self.elsewhere += int(np.count_nonzero(self._rows[leaving].view(ROW)["version"]))
         for key in self._keys[leaving].tolist():
             del self._slots[key]
         self._keys[leaving] = self._journals[leaving] = None

@@ -328,9 +328,14 @@ class Inbox:
             self._gathering = False
 
     @property
+    def has_records(self) -> bool:
+        """Whether there are records that have not been taken."""
+        return any(lane.size for lane in self._lanes.values())
+
+    @property
     def filling(self) -> bool:
         """Whether a batch is being gathered and there are records for it."""
-        return self._gathering and any(lane.size for lane in self._lanes.values())
+        return self._gathering and self.has_records
 
     async def rest(self, seconds: float) -> None:
         """Let more arrive; a hand-over ends it."""

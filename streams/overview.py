@@ -79,7 +79,8 @@ class OverviewPartition:
         await self._tenure.commit(mark, _writes(observed), messages)  # 3. all of it, or nothing
         if observed.catalogue:
             log.info("published", version=observed.version, segments=[each.name for each in catalogue.segments])
-        await self._tenure.announce(messages)  # 4. only what is committed
+        self._tenure.announce(messages)  # 4. only what is committed
+        await self._tenure.announced()
         self.inbox.ack(dict(enumerate(mark.offsets)))  # 5. a courtesy to Kafka's lag tools
         return overview
 

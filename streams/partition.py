@@ -3,14 +3,17 @@
 The rules of this file:
  1. A partition's state lives in Redis under one mark. Who wants to change it must quote the whole mark.
  2. Caches belong to a `Partition`, and it dies with every revocation, that of a partition which comes back included.
- 3. Commit, then announce, then acknowledge. Each may be repeated, none may be skipped.
+ 3. Commit, then announce, then acknowledge. Each may be repeated, none may be skipped. Of two batches only this
+    overlaps: while the first is being announced the second is loaded and stepped. It is committed after that.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -33,7 +36,7 @@ from streams.sweeping import PAGE, Horizon, first_page
 from streams.tally import Tally, phases_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -84,7 +87,7 @@ class Partition:
         self._totals, self._codes = Totals(), Codes()
         self._cells = CellCache(CELLS_KEPT)
         self._horizon = Horizon()
-        self._loading = False
+        self._loading = self._settling = False
         self._tells = log.is_enabled_for(logging.DEBUG)  # asked here, as structlog makes a logger for every question
         self._lessons = Lessons(number, around.settings.digests_topic, around.watch)
 
@@ -95,6 +98,9 @@ class Partition:
         members.add(self)
         try:
             await self._work_on()
+        except asyncio.CancelledError:
+            self._tenure.drop()
+            raise
         finally:
             members.discard(self)
         await self._leave()
@@ -102,7 +108,7 @@ class Partition:
     @property
     def coming(self) -> bool:
         """Whether it has records and will soon bring them to a step."""
-        return self._loading or self.inbox.filling
+        return self._loading or self.inbox.filling or (self._settling and self.inbox.has_records)
 
     async def _work_on(self) -> None:
         limit, lessons = self._around.settings.batch_records, self._lessons
@@ -119,6 +125,7 @@ class Partition:
         codes = await ledger.read_hash(self.number, b"codes")
         with readable(self.number):
             self._totals, self._codes = Totals.from_json(totals), Codes.of(codes)
+        self._cache.elsewhere = self._totals.wallets
         for _, due_s in await ledger.read_due(self.number, 1):
             self._horizon.next_ms = due_s * 1000
 
@@ -143,23 +150,40 @@ class Partition:
         taken = taken.part(0, effects.taken)
         if not taken.records:
             return 0, state.until_ms
+        self._settling = True
         stepped, before = time.perf_counter(), self._totals
         offsets = next_offsets(self._tenure.mark.offsets, taken)
         mark = self._tenure.next_mark(offsets, state.clock_ms, (catalogue.version, catalogue.hash))
-        committed = await self._settle((mark, taken.newest_ms), lookup, state, effects)
+
+        def announced(committed: float) -> None:
+            self.inbox.ack(dict(enumerate(mark.offsets)))  # 7. a courtesy to Kafka's lag tools
+            self._tell(mark, taken, effects, (began, loaded, stepped, committed, time.perf_counter()))
+
+        await self._settle((mark, taken.newest_ms), lookup, state, effects, announced)
+        self._settling = False
         tally.committed(taken.lanes, (before, state.totals), effects)
-        self.inbox.ack(dict(enumerate(mark.offsets)))  # 7. a courtesy to Kafka's lag tools
-        self._tell(taken, effects, (began, loaded, stepped, committed, time.perf_counter()))
         return effects.taken, state.until_ms
 
-    async def _settle(self, asked: tuple[Mark, int], lookup: Lookup, state: State, effects: Effects) -> float:
-        """Make true what a step or a sweep asks for; when it was committed. `asked`: mark, timestamp of the record."""
+    async def _settle(
+        self,
+        asked: tuple[Mark, int],
+        lookup: Lookup,
+        state: State,
+        effects: Effects,
+        announced: Callable[[float], None] = lambda _: None,
+    ) -> None:
+        """Make true what a step or a sweep asks for.
+
+        `asked`: mark, timestamp of the record. `announced`: called when it is, with when it was committed.
+        """
         mark, newest_ms = asked
         cells = await self._count(effects)  # 3. the counters, absolute
         messages = self._messages(mark, newest_ms, effects)
         effects = self._renewed(state, effects)
         changed = self._cache.changed(lookup, effects.keys, effects.rows, self._row_prefix)
-        writes, began = _writes(state, effects, cells, changed), time.perf_counter()
+        writes = _writes(state, effects, cells, changed)
+        await self._tenure.announced()
+        began = time.perf_counter()
         await self._tenure.commit(mark, writes, messages)  # 4. all of it, or nothing
         committed = time.perf_counter()
         self._around.tally.commits.note(committed - began)
@@ -167,8 +191,18 @@ class Partition:
         self._cells.keep(effects.cells.names, cells)
         self._horizon.queued(effects.due)
         self._lessons.committed(mark, effects.learning, sent=self._has_digest(messages), flow=effects.flow)
-        await self._tenure.announce(messages)  # 6. only what is committed
-        return committed
+        announcing = self._tenure.announce(messages)  # 6. only what is committed; the next batch begins meanwhile
+        if announcing:
+            announcing.add_done_callback(partial(self._announced, partial(announced, committed)))
+        else:
+            announced(committed)
+
+    def _announced(self, then: Callable[[], None], announcing: asyncio.Task[None]) -> None:
+        """What was to be announced is in Kafka, or never will be: then this partition ends, and says why."""
+        if announcing.cancelled() or announcing.exception():
+            self.inbox.close()
+        else:
+            then()
 
     async def _sweep(self, until_ms: int, cause: tuple[int, Record]) -> None:
         """Sweep those who are due by `until_ms`: the record that is the cause moves the clock to it or beyond."""
@@ -195,10 +229,13 @@ class Partition:
 
     async def _load(self, lookup: Lookup) -> Lookup:
         """The same, with all its wallets in the cache."""
-        tally = self._around.tally
-        tally.found_wallets += len(lookup.keys) - len(lookup.missing)
-        if lookup.missing:
-            tally.missed_wallets += len(lookup.missing)
+        tally, cache = self._around.tally, self._cache
+        missed = 0 if cache.has_all else len(lookup.missing)
+        tally.found_wallets += len(lookup.keys) - missed
+        tally.missed_wallets += missed
+        if not missed:
+            cache.admit(lookup, [None] * len(lookup.missing))
+        else:
             try:
                 await self._read(lookup)
             except Refused as problem:  # Redis may have been emptied or rolled back between two reads
@@ -261,12 +298,11 @@ class Partition:
         self._cache.stored(changed)
         self._totals, self._codes = state.totals, state.codes
 
-    def _tell(self, taken: Taken, effects: Effects, times: Times) -> None:
+    def _tell(self, mark: Mark, taken: Taken, effects: Effects, times: Times) -> None:
         """The one line of a batch. `times`: when its four phases began, and the end of the last."""
         self._around.tally.took(times)
         if not self._tells:
             return
-        mark = self._tenure.mark
         log.debug(
             "batch",
             partition=self.number,
@@ -298,7 +334,8 @@ class Partition:
         messages = [digest] if digest else []
         await self._tenure.commit(mark, Writes(), messages)
         self._lessons.committed(mark, NO_ROWS, sent=True)
-        await self._tenure.announce(messages)
+        self._tenure.announce(messages)
+        await self._tenure.announced()
 
 
 def _writes(state: State, effects: Effects, cells: NDArray[Any], changed: Changed) -> Writes:

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from models.state import Batch, State
     from streams.catalogue import CatalogueWatch
 
-#: A step waits at most so long, counted from the first that came, for partitions that are on their way. It waits for
-#: nobody when so many records are there, and takes so many at most.
-COMPANY_S = 0.008
-ENOUGH, MOST = 500, 4000
+#: A step waits at most so long, counted from the first that came, for partitions that are on their way: so that in
+#: heavy traffic all go in step, and one step and one trip to Redis is for all that a poll brought. It waits for nobody
+#: when so many records are there, and takes so many at most.
+COMPANY_S = 0.012
+ENOUGH, MOST = 1000, 4000
 #: What a step made is handed to partitions of so many records in one turn of the loop, so that their commits travel as
 #: one, and Redis waits for its disk once; then others have their turn. An arrival needs five on its way to a partition.
 HANDED = 1000

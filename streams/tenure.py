@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ class Tenure:
         self._ledger, self._outbox = ledger, outbox
         self._pending = False
         self._committing = False
+        self._announcing: asyncio.Task[None] | None = None
 
     async def inherit(self, pending: bytes) -> None:
         """Send what the last owner may not have sent; it leaves the slot with the next commit."""
@@ -55,7 +57,11 @@ class Tenure:
         )
 
     async def commit(self, mark: Mark, writes: Writes, messages: Sequence[Message]) -> None:
-        """Write everything or nothing; the messages are in the pending slot and not yet sent."""
+        """Write everything or nothing; the messages are in the pending slot and not yet sent.
+
+        What was there before has been sent by then.
+        """
+        await self.announced()
         self._committing = True
         await self._ledger.commit(self.name, (self._held, mark), pack(messages), writes)
         self.mark, self._held, self._pending = mark, mark, bool(messages)
@@ -71,11 +77,23 @@ class Tenure:
         idle = not self._committing and self._held is held
         return foreign(self.name, found or b"") if idle and found != held.pack() else None
 
-    async def announce(self, messages: Sequence[Message]) -> None:
-        """Send what was committed, and wait until Kafka has it."""
-        await self._outbox.announce(messages)
+    def announce(self, messages: Sequence[Message]) -> asyncio.Task[None] | None:
+        """Begin to send what was committed; None: it is nothing. Ends when Kafka has it."""
+        self._announcing = asyncio.create_task(self._outbox.announce(messages)) if messages else None
+        return self._announcing
+
+    async def announced(self) -> None:
+        """Until Kafka has what was committed; raises why it never will."""
+        if self._announcing is not None:
+            await self._announcing
+
+    def drop(self) -> None:
+        """Announce no more: the next owner will."""
+        if self._announcing is not None:
+            self._announcing.cancel()
 
     async def leave(self) -> None:
         """A clean hand-over leaves nothing pending: everything is announced, an empty commit says so."""
+        await self.announced()
         if self._pending:
             await self.commit(self.next_mark(self.mark.offsets), Writes(), ())

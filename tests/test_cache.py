@@ -183,6 +183,21 @@ def test_the_least_recently_used_leave() -> None:
     assert cache.look_up(records(*[b"%d" % name for name in range(8)], b"new")).missing == [b"1", b"2"]
 
 
+def test_a_cache_has_all_wallets_once_it_has_met_them() -> None:
+    cache = WalletCache(10, elsewhere=2)
+    cache.admit(cache.look_up(records(b"a", b"new")), [row(1), None])
+    assert (cache.elsewhere, cache.has_all) == (1, False)
+    cache.admit(cache.look_up(records(b"b")), [row(1)])
+    assert cache.has_all
+
+
+def test_a_blank_wallet_that_leaves_is_nowhere_else() -> None:
+    cache = WalletCache(4, elsewhere=0)
+    for name in range(8):  # rejected, say: nothing of them was ever stored
+        cache.copy(loaded(cache, b"%d" % name))
+    assert cache.has_all
+
+
 def test_a_batch_larger_than_the_cache_has_all_its_wallets() -> None:
     cache = WalletCache(10)
     keys = [b"%d" % number for number in range(100)]
@@ -195,9 +210,10 @@ def test_a_cache_of_any_size_over_a_store_is_the_store(batches: list[list[int]],
     """Every batch adds 1 to the segment of its wallets; a wallet that has left comes back from the store."""
     store: dict[bytes, bytes] = {}
     expected: dict[bytes, int] = {}
-    cache = WalletCache(capacity)
+    cache = WalletCache(capacity, elsewhere=0)
     for batch in batches:
         lookup = cache.look_up(records(*[b"%d" % wallet for wallet in batch]))
+        assert not (cache.has_all and store.keys() & set(lookup.missing)), "who is missing is new"
         here = [key for key in lookup.missing if key in store]
         assert cache.admit(lookup, [store.get(key) for key in lookup.missing]) == (here, [])
         cache.admit_journals(*with_journals([key for key in lookup.missing if key in store]), 2)
@@ -218,6 +234,7 @@ def test_a_cache_of_any_size_over_a_store_is_the_store(batches: list[list[int]],
             assert len(store[key]) <= 2 * ROW.itemsize
             expected[key] = expected.get(key, 0) + 1
         assert len(cache) <= max(capacity, len(lookup.keys))
+        assert cache.elsewhere == len(store) - len(cache)
     found = {key: int(unpack_rows([stored])["segment"][0]) for key, stored in store.items()}
     assert found == expected
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from models.segments import Catalogue, Segment
 from models.state import TOUCHES, TRANSACTIONS
 from streams.announce import Message, Outbox
 from streams.catalogue import CatalogueWatch
-from streams.errors import Foreign, Refused
+from streams.errors import Foreign, Refused, Unavailable
 from streams.intake import Inbox, Merge, lanes_of
 from streams.ledger import Ledger, Mark
 from streams.ledger_reader import LedgerReader
@@ -107,18 +108,27 @@ def busy_hour(wallets: int = 2, fees: int = 40) -> tuple[list[Record], list[Reco
 
 @dataclass
 class Kafka:
-    """Topics as lists. `deaf`: from then on nothing is acknowledged."""
+    """Topics as lists. `deaf`: from then on nothing is acknowledged, until it `hears`."""
 
     sent: list[Message] = field(default_factory=list)
     deaf: bool = False
+    unheard: list[tuple[Message, asyncio.Future[None]]] = field(default_factory=list)
 
     async def send(self, message: Message) -> Awaitable[object]:
         if self.deaf:
-            return asyncio.get_running_loop().create_future()
+            self.unheard.append((message, asyncio.get_running_loop().create_future()))
+            return self.unheard[-1][1]
         self.sent.append(message)
         done = asyncio.get_running_loop().create_future()
         done.set_result(None)
         return done
+
+    def hear(self) -> None:
+        """Take what was sent meanwhile."""
+        self.deaf = False
+        for message, taken in self.unheard:
+            self.sent.append(message)
+            taken.set_result(None)
 
     def of(self, topic: str) -> list[Message]:
         return [message for message in self.sent if message.topic == f"tidemark.{topic}"]
@@ -139,7 +149,9 @@ class Gates:
 
 
 class House:
-    """A worker's surroundings without Kafka."""
+    """A worker's surroundings without Kafka, which is waited for `patience_s` seconds."""
+
+    patience_s = 600.0
 
     def __init__(self, store: RedisServer, kafka: Kafka, pinned: Catalogue | None, **settings: Any) -> None:
         self.ledger = Ledger(store.url, give_up_s=20)
@@ -151,7 +163,7 @@ class House:
     async def claim(self, logs: Sequence[list[Record]]) -> tuple[Partition, Tenure]:
         """Partition 0 with everything in its inbox from where its mark stands."""
         mark, pending = await self.ledger.claim(0, Mark(0, (0, 0), IDS, 1, nonce()))
-        tenure = Tenure(0, self.ledger, Outbox(self.kafka.send, lambda _: False), mark)
+        tenure = Tenure(0, self.ledger, Outbox(self.kafka.send, lambda _: False, self.patience_s), mark)
         await tenure.inherit(pending)
         inbox = Inbox(Merge(*lanes_of(mark.offsets), lambda _: Known()), Gates(), 10_000)
         for lane in (TRANSACTIONS, TOUCHES):
@@ -327,6 +339,74 @@ def test_a_crash_after_the_commit_and_before_the_announcement_loses_nothing(stor
     assert content(store) == expected
     assert kafka.of("segment.changes") == undisturbed.of("segment.changes")
     assert kafka.of("events.rejected") == undisturbed.of("events.rejected")
+
+
+def test_the_next_commit_waits_until_what_the_last_one_announces_is_in_kafka(store: RedisServer) -> None:
+    logs = season()
+    undisturbed = at_home(store, lambda house: house.work(logs), batch_records=7)
+    expected = content(store)
+    with closing(store.client()) as client:
+        client.flushall()
+
+    async def slow(house: House) -> None:
+        kafka.deaf = True
+        partition, tenure = await house.claim(logs)
+        running = asyncio.create_task(partition.run())
+        await until(lambda: bool(kafka.unheard))
+        number = tenure.mark.number
+        await asyncio.sleep(0.3)
+        assert (tenure.mark.number, stuck(store)) == (number, True)  # a commit would take the slot
+        assert partition.coming  # for it has records, and will step them when it may
+        kafka.hear()
+        await until(lambda: tenure.mark.offsets == tuple(len(log) for log in logs))
+        partition.inbox.close()
+        await running
+
+    kafka = Kafka()
+    at_home(store, slow, kafka=kafka, batch_records=7)
+    assert content(store) == expected
+    assert kafka.of("segment.changes") == undisturbed.of("segment.changes")
+
+
+def test_a_partition_that_cannot_announce_ends_even_if_nothing_more_comes(store: RedisServer) -> None:
+    transactions, _ = busy_hour()
+
+    async def in_vain(house: House) -> None:
+        house.kafka.deaf, house.patience_s = True, 0.3
+        partition, tenure = await house.claim((transactions, []))
+        with pytest.raises(Unavailable, match="Kafka has not taken messages"):
+            await asyncio.wait_for(partition.run(), 10)
+        assert stuck(store)
+        assert tenure.mark.offsets == (len(transactions), 0)
+
+    at_home(store, in_vain, batch_records=4000)
+
+
+def test_newcomers_of_a_partition_that_is_all_in_memory_are_not_read(store: RedisServer) -> None:
+    logs = season()
+    forget_reads(store)
+    at_home(store, lambda house: house.work(logs), batch_records=7)
+    assert reads(store) == 1  # the totals
+    expected = content(store)
+    with closing(store.client()) as client:
+        client.flushall()
+    forget_reads(store)
+    for day in (10, 31):  # of the second owner each wallet is read once, and its journal
+        begun = [[record for record in log if record.timestamp < DAY_ONE + day * DAY_MS] for log in logs]
+        at_home(store, partial(House.work, logs=begun), batch_records=1)
+    assert reads(store) == 1 + 1 + 6 + 6
+    assert content(store) == expected
+
+
+def forget_reads(store: RedisServer) -> None:
+    with closing(store.client()) as client:
+        client.config_resetstat()
+
+
+def reads(store: RedisServer) -> int:
+    """How often Redis was asked for values."""
+    with closing(store.client()) as client:
+        return int(client.info("commandstats")["cmdstat_mget"]["calls"])
 
 
 def stuck(store: RedisServer) -> bool:
