@@ -55,9 +55,10 @@ def fees_of(journal: Journal | None) -> bytes:
 
 def newest_fees(journal: Journal | None, fees: int) -> tuple[int, bytes]:
     """The last so many of its fees: where in `f` they begin, and as they are stored there."""
-    packed = fees_of(journal)
-    begin = len(packed) - FEE_BYTES * fees
-    return begin, packed[begin:]
+    if not journal:
+        return 0, b""
+    begin = len(journal) - FEE_BYTES * fees
+    return begin - _up_to_fees(journal), journal[begin:]
 
 
 def has_fees(journal: Journal) -> bool:

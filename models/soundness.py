@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from models.compiled import compiled, leaf
+from models.compiled import compiled, inlined, leaf
 from models.layout import (
     FEE_BYTES,
     FOREVER,
@@ -22,12 +22,12 @@ from models.layout import (
 DAMAGED = -1
 
 
-@leaf
+@inlined
 def number_at(text: NDArray[np.uint8], place: int, size: int) -> int:
     """The integer of `size` bytes at a place; signed if they are eight."""
-    value = np.int64(0)
+    value, first = np.int64(0), np.uint64(place)
     for byte in range(size):
-        value |= np.int64(text[place + byte]) << (8 * byte)
+        value |= np.int64(text[first + np.uint64(byte)]) << (8 * byte)
     return value  # type: ignore[return-value]  # the compiler knows one kind of integer
 
 

@@ -50,13 +50,16 @@ def split(path: NDArray[np.int64], touches: int, rule: int, amount: int, shares:
         path[REMAINDERS, touch] = remainder
         left -= floor
     if left > 0:
-        give(path, touches, total, left, shares)
+        give(path, touches, left, shares)
 
 
 @leaf
-def give(path: NDArray[np.int64], touches: int, total: int, units: int, shares: int) -> None:
-    """One unit more for each of the `units` largest remainders (all < total), ties to the earlier; 0 < units < n."""
-    low, high, above = 0, total, 0  # more than `units` remainders reach `low`; no more than that reach `high`: `above`
+def give(path: NDArray[np.int64], touches: int, units: int, shares: int) -> None:
+    """One unit more for each of the `units` largest remainders, ties to the earlier; 0 < units < n."""
+    low = high = path[REMAINDERS, 0]
+    for touch in range(touches):
+        low, high = min(low, path[REMAINDERS, touch]), max(high, path[REMAINDERS, touch])
+    high, above = high + 1, 0  # more than `units` remainders reach `low`; no more than that reach `high`: `above`
     while above < units and high - low > 1:
         middle, reach = (low + high) // 2, 0
         for touch in range(touches):
