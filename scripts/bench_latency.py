@@ -24,7 +24,7 @@ HISTORY, HISTORY_MS = 60_000, 2 * 86_400_000
 #: Newcomers are given their first segment with their fifth transaction, a second apart; then there is a steady flow.
 #: And a broker that was started a minute ago is still being compiled, in bursts of half a core: one that runs for days
 #: has that behind it.
-WARM_S = 30.0
+WARM_S = 60.0
 #: A busy sender waits so long for records to send together, as Kafka's own does since 4.0; a calm one, as that of
 #: kafka-python does, sends at once what it has.
 BUSY, LINGER_MS = 5_000, 5.0

@@ -6,32 +6,22 @@ Prints one JSON line when it ends (after `--seconds`, or on SIGTERM).
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import json
 import signal
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
+from scripts.bench_packing import Body, Source
 from scripts.bench_traffic import TOUCHES, TRANSACTIONS, Traffic
 from scripts.bench_wire import Wire
 
 #: Bodies made before the first record is sent, then sent again and again under new ids.
 POOL = 40_000
-#: Transactions of a newcomer; with the fifth a wallet is given its first segment. A second of event time lies between.
-EVENTS_OF_A_NEWCOMER = 6
 PAUSE_S = 0.001
-
-
-class Body(NamedTuple):
-    """A record without who and when. `micros`: its fee or cost."""
-
-    lane: int
-    wallet: int
-    rest: bytes
-    micros: int
 
 
 @dataclass(slots=True)
@@ -63,34 +53,12 @@ def bodies(wallets: int) -> list[Body]:
     return out
 
 
-def records(wallets: int, newcomers: float, rate: float) -> Iterator[tuple[bytes, Body]]:
-    """Wallet and body of each record, without end. `newcomers`: share of the records from wallets never seen before.
-
-    So many of them are there at any time as send one record a second each, and one in six is new every second: all at
-    the same point of their lives would be announced within one second of six.
-    """
-    pool = bodies(wallets)
-    known = itertools.cycle([(b"w%d" % body.wallet, body) for body in pool])
-    buying = itertools.cycle([body for body in pool if body.lane == 0])
-    together = max(1, round(newcomers * rate))
-    owed, arrived = 0.0, 0
-    for key, body in known:
-        owed += newcomers
-        if owed < 1:
-            yield key, body
-            continue
-        owed -= 1
-        second, seat = divmod(arrived, together)
-        arrived += 1
-        yield b"n%d-%d" % (seat, (second + seat) // EVENTS_OF_A_NEWCOMER), next(buying)
-
-
 class Way(Protocol):
     """Where records go; see `bench_wire.Wire`."""
 
-    waiting: int
-
-    def add(self, topic: str, key: bytes, value: bytes, at_ms: int) -> None: ...
+    @property
+    def waiting(self) -> int: ...
+    def take(self, many: int, at_ms: int) -> None: ...
     def ship(self) -> None: ...
     def settle(self) -> None: ...
 
@@ -102,24 +70,16 @@ class Clock(Protocol):
     def sleep(self, seconds: float, /) -> None: ...
 
 
-def send(way: Way, topics: tuple[str, str], source: Iterator[tuple[bytes, Body]], pace: Pace) -> Account:
+def send(way: Way, source: Source, pace: Pace) -> Account:
     """Send until the pace says that it is enough; every record carries the wall clock in its value and timestamp."""
-    account, run = Account(began_ms=now_ms()), now_ms()
-    for number, (key, body) in enumerate(source):
-        if not pace.wait(number, account, way):
-            break
-        at_ms = now_ms()
-        event = b'{"event_id":"l%d-%d","wallet_id":"%b","occurred_at":%d,%b' % (run, number, key, at_ms, body.rest)
-        way.add(topics[body.lane], key, event, at_ms)
-        if body.lane == 0:
-            account.transactions += 1
-            account.revenue_micros += body.micros
-        else:
-            account.touches += 1
-            account.cost_micros += body.micros
+    account, sent = Account(began_ms=now_ms()), 0
+    while many := pace.wait(sent, account, way):
+        way.take(many, now_ms())
+        sent += many
     account.ended_ms = now_ms()
-    account.records_per_second = round(account.sent / max(1, account.ended_ms - account.began_ms) * 1000, 1)
+    account.records_per_second = round(sent / max(1, account.ended_ms - account.began_ms) * 1000, 1)
     way.settle()
+    (account.transactions, account.touches), (account.revenue_micros, account.cost_micros) = source.sums
     account.cpu_seconds = round(time.process_time(), 2)
     return account
 
@@ -133,28 +93,28 @@ class Pace:
     def __init__(self, rate: float, seconds: float, linger_s: float = 0.0, clock: Clock = time) -> None:
         self._rate, self._many, self._linger_s, self._clock = rate, int(rate * seconds), linger_s, clock
         self._began = self._since = clock.monotonic()
-        self._let, self._ended = 0, False
+        self._ended = False
 
     def end(self, _signal: int, _frame: FrameType | None) -> None:
         self._ended = True
 
-    def wait(self, number: int, account: Account, way: Way) -> bool:
-        """Return when it is the turn of this record; False when no more are to be sent. Ships what has lingered."""
-        if number < self._let:
-            return True
-        while not self._ended and number < self._many:
+    def wait(self, sent: int, account: Account, way: Way) -> int:
+        """How many records' turn it is, as soon as it is one's; 0 when no more are to be sent. Ships what lingered."""
+        while not self._ended and sent < self._many:
             now = self._clock.monotonic()
             if way.waiting and now - self._since >= self._linger_s:
                 way.ship()
             elapsed = now - self._began
-            self._let = min(self._many, int(elapsed * self._rate))
-            if number < self._let:
-                account.behind_ms = max(account.behind_ms, round((elapsed - number / self._rate) * 1000, 1))
+            due = min(self._many, int(elapsed * self._rate))
+            if sent < due:
+                behind_ms = (elapsed - sent / self._rate) * 1000
+                if behind_ms > account.behind_ms:
+                    account.behind_ms = round(behind_ms, 1)
                 if not way.waiting:
                     self._since = now
-                return True
+                return due - sent
             self._clock.sleep(PAUSE_S)
-        return False
+        return 0
 
 
 def now_ms() -> int:
@@ -176,13 +136,12 @@ def main() -> None:
     )
     given = parser.parse_args()
 
-    topics = tuple(given.topics)
-    way = Wire(given.bootstrap, topics)
-    source = records(given.wallets, given.newcomers, given.rate)
-    first = next(source)
+    source = Source(bodies(given.wallets), given.newcomers, given.rate, run=now_ms())
+    way = Wire(given.bootstrap, given.topics, source)
+    gc.disable()  # it found nothing, in a sixth of the time: what is made while sending refers to nothing of its kind
     pace = Pace(given.rate, given.seconds, given.linger / 1000)
     signal.signal(signal.SIGTERM, pace.end)
-    account = send(way, topics, itertools.chain([first], source), pace)
+    account = send(way, source, pace)
     print(json.dumps(asdict(account)), flush=True)
 
 

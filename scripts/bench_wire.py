@@ -12,75 +12,70 @@ import struct
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from kafka import KafkaConsumer
 
-from models.hashing import partitions_of
+from scripts.bench_packing import Batches
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from scripts.bench_packing import Source
+
 _PRODUCE, _VERSION, _ALL_REPLICAS = 0, 3, -1
-_PATIENCE_S = 60.0
-_MOST_BYTES = 1 << 20
+_PATIENCE_S, _PATIENCE_MS = 60.0, 60_000
 _NAME = b"bench"
+#: Of a request: size of what follows, kind, version, number, client, no transaction, how safe, patience, topics.
+_START = struct.Struct(f">ihhih{len(_NAME)}shhii")
+#: Of an answer: partition, error, first offset, time.
+_TAKEN = struct.Struct(">ihqq")
 
 
 class Wire:
-    """A connection to the only broker there is, which therefore leads every partition.
+    """A connection for a source's records to the only broker there is, which therefore leads every partition.
 
     Produce requests of version 3, the oldest that Kafka 4 takes; acknowledged by all replicas, several in flight, in
     their order. A request that fails ends the program: one record that is lost makes every figure of the run wrong.
     """
 
-    def __init__(self, bootstrap: str, topics: Sequence[str]) -> None:
+    def __init__(self, bootstrap: str, topics: Sequence[str], source: Source) -> None:
         with closing(KafkaConsumer(bootstrap_servers=bootstrap)) as asked:
-            self._partitions = {topic: len(asked.partitions_for_topic(topic) or ()) for topic in topics}
+            transactions, touches = (len(asked.partitions_for_topic(topic) or ()) for topic in topics)
         host, _, port = bootstrap.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), _PATIENCE_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._places: dict[tuple[str, bytes], int] = {}
-        self._batches: dict[tuple[str, int], tuple[DefaultRecordBatchBuilder, int]] = {}
+        self._answers = self._socket.makefile("rb")
+        self._topics = [_string(topic.encode()) for topic in topics]
+        self._batches = Batches(source, (transactions, touches))
         self._shipped = self._answered = 0
-        #: records that have been added and not been shipped
-        self.waiting = 0
 
-    def add(self, topic: str, key: bytes, value: bytes, at_ms: int) -> None:
-        """A record for the next request, to the partition that the key has with every client (murmur2)."""
-        place = self._places.get((topic, key))
-        if place is None:
-            place = int(partitions_of([key], self._partitions[topic], "murmur2")[0])
-            self._places[topic, key] = place
-        batch, offset = self._batches.get((topic, place)) or (
-            DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, _MOST_BYTES),
-            0,
-        )
-        if batch.append(offset, at_ms, key, value, []) is None:
-            raise SystemExit(f"more than {_MOST_BYTES} bytes for one partition at once")
-        self._batches[topic, place] = batch, offset + 1
-        self.waiting += 1
+    @property
+    def waiting(self) -> int:
+        """Records that have been taken and not been shipped."""
+        return self._batches.waiting
+
+    def take(self, many: int, at_ms: int) -> None:
+        """The next records of the source, for the next request: this is their time."""
+        self._batches.take(many, at_ms)
 
     def ship(self) -> None:
-        """Send what has been added."""
-        if not self._batches:
+        """Send what has been taken."""
+        if not self.waiting:
             return
-        named: dict[str, list[bytes]] = {}
-        for (topic, partition), (batch, _) in self._batches.items():
-            packed = bytes(batch.build())
-            named.setdefault(topic, []).append(struct.pack(">ii", partition, len(packed)) + packed)
-        self._batches, self.waiting = {}, 0
+        parts: list[bytes | memoryview] = [b""]
+        for topic, (many, batches) in zip(self._topics, self._batches.packed(), strict=True):
+            if many:
+                parts += topic, struct.pack(">i", many), batches
         self._shipped += 1
-        head = struct.pack(">hhi", _PRODUCE, _VERSION, self._shipped) + _string(_NAME)
-        body = struct.pack(">hhii", -1, _ALL_REPLICAS, int(_PATIENCE_S * 1000), len(named))
-        topics = [_string(topic.encode()) + struct.pack(">i", len(of)) + b"".join(of) for topic, of in named.items()]
-        request = head + body + b"".join(topics)
-        self._socket.sendall(struct.pack(">i", len(request)) + request)
-        while select.select([self._socket], [], [], 0)[0]:
+        size = _START.size - 4 + sum(map(len, parts))
+        start = size, _PRODUCE, _VERSION, self._shipped, len(_NAME), _NAME, -1, _ALL_REPLICAS, _PATIENCE_MS
+        parts[0] = _START.pack(*start, len(parts) // 3)
+        self._socket.sendall(b"".join(parts))
+        if select.select([self._socket], [], [], 0)[0]:  # as many answers come as requests leave
             self._read()
 
     def settle(self) -> None:
         """Send the rest and wait for every answer."""
-        with closing(self._socket):
+        with self._socket, self._answers:
             self.ship()
             while self._answered < self._shipped:
                 self._read()
@@ -94,14 +89,10 @@ class Wire:
             raise SystemExit(f"records were not delivered: {problems}")
 
     def _exactly(self, size: int) -> bytes:
-        parts = []
-        while size:
-            part = self._socket.recv(size)
-            if not part:
-                raise SystemExit("the broker hung up: records may not have been delivered")
-            parts.append(part)
-            size -= len(part)
-        return b"".join(parts)
+        found = self._answers.read(size)
+        if len(found) < size:
+            raise SystemExit("the broker hung up: records may not have been delivered")
+        return found
 
 
 def failures(answer: bytes) -> list[tuple[str, int, int]]:
@@ -112,11 +103,9 @@ def failures(answer: bytes) -> list[tuple[str, int, int]]:
         topic = answer[at + 2 : at + 2 + length].decode()
         (partitions,) = struct.unpack_from(">i", answer, at + 2 + length)
         at += 6 + length
-        for _ in range(partitions):
-            partition, error, _offset, _at_ms = struct.unpack_from(">ihqq", answer, at)
-            at += 22
-            if error:
-                found.append((topic, partition, error))
+        taken = answer[at : at + partitions * _TAKEN.size]
+        found += [(topic, partition, error) for partition, error, _, _ in _TAKEN.iter_unpack(taken) if error]
+        at += len(taken)
     return found
 
 

@@ -10,18 +10,20 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
+from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 
 from models import step as wallet_side
 from models.rules import Rules
 from scripts.bench_known import crowd
+from scripts.bench_packing import EVENTS_OF_A_NEWCOMER, Batches, Body, Source
 from scripts.bench_parts import KEYS, Run, measured
 from scripts.bench_season import season
-from scripts.bench_sender import EVENTS_OF_A_NEWCOMER, Account, Body, Clock, Pace, bodies, records, send
+from scripts.bench_sender import Account, Clock, Pace, bodies, now_ms, send
 from scripts.bench_soak import slope
 from scripts.bench_stage import quantile
 from scripts.bench_traffic import TRANSACTIONS, Traffic
@@ -29,11 +31,16 @@ from scripts.bench_wire import failures
 from scripts.bench_workers import longest_pause
 from scripts.benchmark import flat, parse
 from scripts.phases import PHASES, Stopwatch, phases, taken_apart
+from tests.live import Live, expected, who
+from tests.oracle import murmur2
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from scripts.bench_stage import Stage
 
 NOWHERE = cast("Stage", None)  # for parts that need no servers
+RUN, NOW_MS = 1_775_000_000_123, 1_775_000_000_000
 
 
 # ------------------------------------------------------------------ the command line
@@ -126,26 +133,62 @@ def test_the_season_has_as_many_records_as_asked_for() -> None:
 
 
 class Log:
-    """Keeps what it is given, and of each request: when its first record came, when it left, how many went in it."""
+    """Keeps what it is given, and of each request: when its first record came, when it left, how many went in it.
 
-    def __init__(self, clock: Clock = time) -> None:
-        self.sent: list[tuple[str, dict[str, Any], bytes, int]] = []
+    Batches are read as aiokafka reads them. `sent`: lane, key, value and time of each record, in the order they came.
+    """
+
+    def __init__(self, source: Source, clock: Clock = time, partitions: tuple[int, int] = (5, 3)) -> None:
+        self.sent: list[Live] = []
         self.requests: list[tuple[float, float, int]] = []
-        self.waiting = 0
+        self._batches, self._partitions = Batches(source, partitions), partitions
         self._clock, self._first_s = clock, 0.0
 
-    def add(self, topic: str, key: bytes, value: bytes, at_ms: int) -> None:
+    @property
+    def waiting(self) -> int:
+        return self._batches.waiting
+
+    def take(self, many: int, at_ms: int) -> None:
         if not self.waiting:
             self._first_s = self._clock.monotonic()
-        self.sent.append((topic, json.loads(value), key, at_ms))
-        self.waiting += 1
+        self._batches.take(many, at_ms)
 
     def ship(self) -> None:
         self.requests.append((self._first_s, self._clock.monotonic(), self.waiting))
-        self.waiting = 0
+        found = [record for lane in zip(itertools.count(), self._batches.packed()) for record in self._read(*lane)]
+        self.sent += sorted(found, key=number_of)
 
     def settle(self) -> None:
         self.ship()
+
+    def _read(self, lane: int, packed: tuple[int, memoryview]) -> Iterator[Live]:
+        many, rest = packed
+        for _ in range(many):
+            partition, size = struct.unpack_from(">ii", rest)
+            batches, rest = MemoryRecords(bytes(rest[8 : 8 + size])), rest[8 + size :]
+            batch = batches.next_batch()
+            assert batch.validate_crc()
+            records = list(batch)
+            assert [record.offset for record in records] == list(range(batch.next_offset))
+            assert [record.headers for record in records] == [[]] * len(records)
+            assert {murmur2(record.key) % self._partitions[lane] for record in records} == {partition}
+            assert batch.max_timestamp == max(record.timestamp for record in records)
+            assert not batches.has_next()
+            yield from (Live(lane, record.key, record.value, record.timestamp) for record in records)
+        assert not rest
+
+
+def number_of(record: Live) -> int:
+    return int(json.loads(record.value)["event_id"].rpartition("-")[2])
+
+
+def drawn(source: Source, many: int) -> list[Live]:
+    """The first records of a source, as they are sent."""
+    log = Log(source)
+    for done in range(0, many, 1000):
+        log.take(min(1000, many - done), NOW_MS)
+        log.ship()
+    return log.sent
 
 
 class Fitful:
@@ -166,16 +209,66 @@ class Fitful:
 
 
 def test_live_records_say_when_they_were_sent_and_are_accounted_for() -> None:
-    log = Log()
-    account = send(log, ("tx", "touch"), records(100, 0.25, 2000), Pace(20_000, 0.1))
+    source = Source(bodies(100), 0.25, 2000, RUN)
+    log, from_ms = Log(source), now_ms()
+    account = send(log, source, Pace(20_000, 0.1))
+    events = [json.loads(record.value) for record in log.sent]
     assert account.sent == len(log.sent) == 2000
-    assert {event["occurred_at"] - at_ms for _, event, _, at_ms in log.sent} == {0}
-    assert {event["wallet_id"].encode() == key for _, event, key, _ in log.sent} == {True}
-    assert len({event["event_id"] for _, event, _, _ in log.sent}) == 2000
-    fees = sum(round(event.get("fee_usd", 0) * 1_000_000) for _, event, _, _ in log.sent)
-    costs = sum(round(event.get("cost_usd", 0) * 1_000_000) for _, event, _, _ in log.sent)
+    assert [event["occurred_at"] for event in events] == [record.at_ms for record in log.sent]
+    assert from_ms <= min(record.at_ms for record in log.sent) <= max(record.at_ms for record in log.sent) <= now_ms()
+    assert [event["wallet_id"].encode() for event in events] == [record.key for record in log.sent]
+    assert [event["event_id"] for event in events] == [f"l{RUN}-{number}" for number in range(2000)]
+    fees = sum(round(event.get("fee_usd", 0) * 1_000_000) for event in events)
+    costs = sum(round(event.get("cost_usd", 0) * 1_000_000) for event in events)
     assert (account.revenue_micros, account.cost_micros) == (fees, costs)
+    lanes = Counter(record.lane for record in log.sent)
+    assert (account.transactions, account.touches) == (lanes[0], lanes[1])
     assert sum(many for _, _, many in log.requests) == 2000
+
+
+made = st.builds(
+    Body,
+    lane=st.integers(0, 1),
+    wallet=st.integers(0, 10**9),
+    rest=st.integers(1, 300).map(lambda size: b'"a":"%b"}' % (b"x" * size)),
+    micros=st.integers(0, 10**12),
+)
+
+
+@given(
+    pool=st.lists(made, min_size=1, max_size=9).map(lambda pool: [Body(0, 7, b'"a":1}', 1), *pool]),
+    newcomers=st.floats(0, 1),
+    rate=st.floats(1, 1000),
+    # more than 64 records of one partition, more than 64 ms apart and back: numbers of two bytes
+    turns=st.lists(st.tuples(st.integers(0, 300), st.integers(NOW_MS, NOW_MS + 10_000)), max_size=6),
+)
+def test_what_is_packed_is_what_is_to_be_sent(
+    pool: list[Body], newcomers: float, rate: float, turns: list[tuple[int, int]]
+) -> None:
+    source = Source(pool, newcomers, rate, RUN)
+    log = Log(source, partitions=(2, 1))
+    for number, turn in enumerate(turns):
+        log.take(*turn)
+        if number % 3 == 2:
+            log.ship()
+    log.settle()
+    wanted = list(expected(pool, newcomers, rate, RUN, turns))
+    assert log.sent == wanted
+    bought = [body for _, body in itertools.islice(who(pool, newcomers, rate), len(wanted))]
+    by_lane = [[body.micros for body in bought if body.lane == lane] for lane in (0, 1)]
+    assert source.sums == [[len(micros) for micros in by_lane], [sum(micros) for micros in by_lane]]
+
+
+@pytest.mark.parametrize(("many", "fits"), [(1000, True), (1100, False)])
+def test_no_more_is_packed_than_kafka_takes_at_once(many: int, fits: bool) -> None:
+    source = Source([Body(0, 1, b'"a":"%b"}' % (b"x" * 900), 0)], 0.0, 1, RUN)
+    batches = Batches(source, (3, 3))
+    batches.take(many, NOW_MS)
+    if fits:
+        assert [count for count, _ in batches.packed()] == [1, 0]
+    else:
+        with pytest.raises(SystemExit, match="more than 1048576 bytes"):
+            batches.packed()
 
 
 @pytest.mark.parametrize("linger_s", [0.0, 0.02])
@@ -183,8 +276,9 @@ def test_live_records_say_when_they_were_sent_and_are_accounted_for() -> None:
 def test_records_leave_at_once_or_when_the_first_has_lingered(linger_s: float, gaps_ms: list[int]) -> None:
     moments = [ms / 1000 for ms in itertools.accumulate(gaps_ms + [2] * 200, initial=5000)]
     clock = Fitful(moments)
-    log, source = Log(clock), itertools.repeat((b"w1", Body(0, 1, b'"fee_usd":1}', 1_000_000)))
-    send(log, ("tx", "touch"), source, Pace(500, 0.3, linger_s, clock))
+    source = Source([Body(0, 1, b'"fee_usd":1}', 1_000_000)], 0.0, 500, RUN)
+    log = Log(source, clock)
+    send(log, source, Pace(500, 0.3, linger_s, clock))
     ended_s = clock.monotonic()  # what has not lingered by then is settled
     assert sum(many for _, _, many in log.requests) == 150
     for first_s, left_s, _ in log.requests:
@@ -192,17 +286,18 @@ def test_records_leave_at_once_or_when_the_first_has_lingered(linger_s: float, g
 
 
 def test_every_newcomer_makes_enough_transactions_to_be_given_a_segment() -> None:
-    found = [(key, body) for key, body in itertools.islice(records(100, 0.25, 100), 1200) if key.startswith(b"n")]
+    found = [record for record in drawn(Source(bodies(100), 0.25, 100, RUN), 1200) if record.key.startswith(b"n")]
     assert len(found) == 300
-    assert {body.lane for _, body in found} == {0}
-    made = Counter(key for key, _ in found)
-    begun = {key for key, _ in found[:25]} | {key for key, _ in found[-25:]}  # there at the beginning, or at the end
-    assert {many for key, many in made.items() if key not in begun} == {EVENTS_OF_A_NEWCOMER}
+    assert {record.lane for record in found} == {0}
+    events = Counter(record.key for record in found)
+    begun = {record.key for record in found[:25] + found[-25:]}  # there at the beginning, or at the end
+    assert {many for key, many in events.items() if key not in begun} == {EVENTS_OF_A_NEWCOMER}
 
 
 def test_one_newcomer_in_six_is_at_each_point_of_its_life() -> None:
     """All at the same would be announced within one second of six."""
-    found = [key for key, _ in itertools.islice(records(100, 0.25, 240), 14_400) if key.startswith(b"n")]
+    records = drawn(Source(bodies(100), 0.25, 240, RUN), 14_400)
+    found = [record.key for record in records if record.key.startswith(b"n")]
     so_far: Counter[bytes] = Counter()
     fifths = []
     for number, key in enumerate(found):
@@ -224,8 +319,11 @@ def test_an_answer_names_every_partition_that_took_nothing() -> None:
 
 
 def test_the_pace_is_kept_and_ends_by_itself() -> None:
-    pace, account, log = Pace(5000, 0.1), Account(), Log()
-    assert len(list(itertools.takewhile(lambda number: pace.wait(number, account, log), itertools.count()))) == 500
+    source = Source([Body(0, 1, b'"fee_usd":1}', 1)], 0.0, 5000, RUN)
+    pace, account, log, sent = Pace(5000, 0.1), Account(), Log(source), 0
+    while many := pace.wait(sent, account, log):
+        sent += many
+    assert sent == 500
 
 
 def test_bodies_are_the_traffic_without_who_and_when() -> None:
