@@ -88,7 +88,7 @@ def _counted(inputs: tuple[str, str], tally: Tally) -> Iterator[Metric]:
         "tidemark_wallet_cache_hits", "Wallets of batches that were in memory.", tally.found_wallets
     )
     yield CounterMetricFamily(
-        "tidemark_wallet_cache_misses", "Wallets of batches that were read from Redis.", tally.missed_wallets
+        "tidemark_wallet_cache_misses", "Wallets of batches that were not in memory.", tally.missed_wallets
     )
     yield CounterMetricFamily("tidemark_overview_waits", "Waits for the model that were given up.", tally.waits)
     spent = (((phase.removesuffix("_s"),), getattr(tally, phase)) for phase in PHASES)

@@ -229,13 +229,12 @@ class Partition:
 
     async def _load(self, lookup: Lookup) -> Lookup:
         """The same, with all its wallets in the cache."""
-        tally, cache = self._around.tally, self._cache
-        missed = 0 if cache.has_all else len(lookup.missing)
-        tally.found_wallets += len(lookup.keys) - missed
-        tally.missed_wallets += missed
-        if not missed:
-            cache.admit(lookup, [None] * len(lookup.missing))
-        else:
+        tally, missing = self._around.tally, len(lookup.missing)
+        tally.found_wallets += len(lookup.keys) - missing
+        tally.missed_wallets += missing
+        if self._cache.has_all:
+            self._cache.admit(lookup, [None] * missing)
+        elif missing:
             try:
                 await self._read(lookup)
             except Refused as problem:  # Redis may have been emptied or rolled back between two reads

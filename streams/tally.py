@@ -56,7 +56,7 @@ class Tally:
     """What a worker's partitions have done since its start; times in seconds.
 
     `events`: (lane, outcome) -> records. `reasons`: of rejection. `moves`: (status, origin) -> changes.
-    `found_wallets`, `missed_wallets`: wallets of batches that were in memory, or had to be read. `commits`, `sizes`: of
+    `found_wallets`, `missed_wallets`: wallets of batches that were in memory, or were not. `commits`, `sizes`: of
     batches.
     """
 
