@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import os
 import signal
@@ -50,6 +51,7 @@ log = structlog.get_logger("tidemark.worker")
 def run(settings: Settings) -> int:
     """Work until SIGTERM; 0 after a clean hand-over. Raises `TidemarkError` when the worker must be started again."""
     logs.configure(settings.log_level)
+    faulthandler.enable()  # a crash of compiled code (uvloop, Numba) would be a death without a word
     # Records come and go by the ten thousand, without cycles; looking for some among all wallets takes a tenth of the
     # CPU. And the thread that fetches must not wait 5 ms for each of its turns.
     sys.setswitchinterval(TURN_S)

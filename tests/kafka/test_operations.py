@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import urllib.request
 from collections import Counter
 from typing import Any
@@ -94,6 +96,16 @@ def halved(one: Pages, other: Pages) -> bool:
     """Whether each of two workers has two of the four partitions, and no rebalance goes on."""
     having = [pages.labels("tidemark_event_time_lag_seconds") for pages in (one, other)]
     return list(map(len, having)) == [2, 2] and not having[0] & having[1] and one.is_ready and other.is_ready
+
+
+def test_a_crash_of_compiled_code_says_where(world: World) -> None:
+    world.run("topics", "create")
+    worker = world.worker("worker")
+    wait_until(lambda: worker.is_ready, "a worker at work")
+    os.kill(worker.pid, signal.SIGSEGV)
+    assert worker.wait() == -signal.SIGSEGV
+    assert "Fatal Python error: Segmentation fault" in worker.text
+    assert "Current thread" in worker.text
 
 
 def test_the_metrics_agree_with_the_totals(world: World) -> None:
