@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, cast
 
@@ -51,7 +51,8 @@ log = structlog.get_logger("tidemark.worker")
 def run(settings: Settings) -> int:
     """Work until SIGTERM; 0 after a clean hand-over. Raises `TidemarkError` when the worker must be started again."""
     logs.configure(settings.log_level)
-    faulthandler.enable()  # a crash of compiled code (uvloop, Numba) would be a death without a word
+    with suppress(OSError):  # whoever calls this may have a stderr that is no file
+        faulthandler.enable()  # a crash of compiled code (uvloop, Numba) would be a death without a word
     # Records come and go by the ten thousand, without cycles; looking for some among all wallets takes a tenth of the
     # CPU. And the thread that fetches must not wait 5 ms for each of its turns.
     sys.setswitchinterval(TURN_S)
