@@ -13,11 +13,14 @@ import signal
 import time
 from dataclasses import asdict, dataclass
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from scripts.bench_packing import Body, Source
 from scripts.bench_traffic import TOUCHES, TRANSACTIONS, Traffic
 from scripts.bench_wire import Wire
+
+if TYPE_CHECKING:
+    from streams.produce import Clock
 
 #: Bodies made before the first record is sent, then sent again and again under new ids.
 POOL = 40_000
@@ -61,13 +64,6 @@ class Way(Protocol):
     def take(self, many: int, at_ms: int) -> None: ...
     def ship(self) -> None: ...
     def settle(self) -> None: ...
-
-
-class Clock(Protocol):
-    """What a pace goes by, in seconds; the module `time` is one."""
-
-    def monotonic(self) -> float: ...
-    def sleep(self, seconds: float, /) -> None: ...
 
 
 def send(way: Way, source: Source, pace: Pace) -> Account:

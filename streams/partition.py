@@ -182,7 +182,7 @@ class Partition:
         effects = self._renewed(state, effects)
         changed = self._cache.changed(lookup, effects.keys, effects.rows, self._row_prefix)
         writes = _writes(state, effects, cells, changed)
-        await self._tenure.announced()
+        await self._tenure.announced()  # as the commit does; here, so that what it takes is its own
         began = time.perf_counter()
         await self._tenure.commit(mark, writes, messages)  # 4. all of it, or nothing
         committed = time.perf_counter()

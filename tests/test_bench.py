@@ -23,7 +23,7 @@ from scripts.bench_known import crowd
 from scripts.bench_packing import EVENTS_OF_A_NEWCOMER, Batches, Body, Source
 from scripts.bench_parts import KEYS, Run, measured
 from scripts.bench_season import season
-from scripts.bench_sender import Account, Clock, Pace, bodies, now_ms, send
+from scripts.bench_sender import Account, Pace, bodies, now_ms, send
 from scripts.bench_soak import slope
 from scripts.bench_stage import quantile
 from scripts.bench_traffic import TRANSACTIONS, Traffic
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from scripts.bench_stage import Stage
+    from streams.produce import Clock
 
 NOWHERE = cast("Stage", None)  # for parts that need no servers
 RUN, NOW_MS = 1_775_000_000_123, 1_775_000_000_000
